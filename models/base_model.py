@@ -1,0 +1,172 @@
+"""What a model is to the programs: networks by name, a training step, and a prediction."""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from options.parser import Parser
+from util.checkpoints import LoadReport, load_network, load_training_state, save_atomically
+from util.device import choose_device
+from util.errors import UserError
+
+Batch = Mapping[str, Tensor | list[str]]
+
+
+@dataclass
+class Prediction:
+    """What a model makes of a batch.
+
+    Attributes:
+        image: the picture in the target pose, [B, 3, H, W] in [-1, 1].
+        flows: flow fields, coarse to fine, each [B, 2, h, w] in pixels of its own map.
+        masks: occlusion masks of the same sizes, [B, 1, h, w] in [0, 1].
+    """
+
+    image: Tensor
+    flows: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)
+
+
+class BaseModel(ABC):
+    """Base of all models; a subclass in models/NAME_model.py is found as `--model=NAME`.
+
+    A subclass fills `networks` (saved as `<iteration>_net_<key>.pth`) and, to train, `optimizers`.
+
+    Attributes:
+        networks: trainable networks by the short name that their checkpoint file carries.
+        optimizers: optimisers by name; their state goes into the training state file.
+        device: where networks and batches live.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = choose_device(options.gpu_ids)
+        self.networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @staticmethod
+    @abstractmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the model's own options to the parser."""
+
+    @staticmethod  # noqa: B027 - a model without checks is fine
+    def check_options(options: argparse.Namespace) -> None:
+        """Fill in and check the model's options.
+
+        Raises:
+            UserError: options that contradict each other.
+        """
+
+    @staticmethod
+    def notes(options: argparse.Namespace) -> list[str]:
+        """Lines worth saying at the start of a run (for example that a loss network is random)."""
+        return []
+
+    @abstractmethod
+    def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """One optimiser step on every network that trains at this iteration.
+
+        Args:
+            batch: a batch of dataset items on `device`.
+            iteration: number of the step, from 1.
+
+        Returns:
+            The losses by name, already multiplied by their weights, detached scalars.
+        """
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Prediction:
+        """The model's picture of a batch, without gradients."""
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch with its tensors on the model's device."""
+        return {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """Set every optimiser's learning rate to `factor` times the one it was made with."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def add_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Register an optimiser and remember its learning rate as the one to schedule."""
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.optimizers[name] = optimizer
+
+    def save(self, folder: Path, label: str | int, iteration: int) -> None:
+        """Write `<label>_net_<key>.pth` for every network, and `<label>_state.pth` to go on from.
+
+        Args:
+            folder: the experiment's folder.
+            label: "latest" or the iteration.
+            iteration: the last finished iteration.
+        """
+        for key, network in self.networks.items():
+            weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+            save_atomically(weights, folder / f"{label}_net_{key}.pth")
+        state = {
+            "model": self.options.model,
+            "iteration": iteration,
+            "optimizers": {name: value.state_dict() for name, value in self.optimizers.items()},
+        }
+        save_atomically(state, folder / f"{label}_state.pth")
+
+    def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
+        """Load the networks that `predict` needs; everything they hold must be in the files.
+
+        Raises:
+            UserError: a file is absent or unreadable, or does not hold the whole network.
+        """
+        reports = []
+        for key in self.networks_for_test():
+            report = load_network(self.networks[key], folder / f"{label}_net_{key}.pth")
+            if report.missing:
+                raise UserError(f"{report}; {self.explain_missing(report)}")
+            reports.append(report)
+        return reports
+
+    def networks_for_test(self) -> list[str]:
+        """Names of the networks that `predict` uses."""
+        return ["G"]
+
+    def explain_missing(self, report: LoadReport) -> str:
+        """What a user can do about a checkpoint that does not hold the whole network."""
+        return "give the options (--model, --attn_layer, …) that it was trained with"
+
+    def load_for_training(self, folder: Path, label: str) -> tuple[list[str], int]:
+        """Load what is there to go on with: weights, and optimisers if the same model wrote them.
+
+        Returns:
+            What was loaded, as lines for the user; and the last finished iteration, 0 if another
+            stage (or another program) wrote the checkpoint.
+
+        Raises:
+            UserError: no checkpoint, or one that does not fit.
+        """
+        lines = []
+        for position, (key, network) in enumerate(self.networks.items()):
+            path = folder / f"{label}_net_{key}.pth"
+            if position > 0 and not path.exists():
+                lines.append(f"network {key}: no {path.name}, starts fresh")
+                continue
+            lines.append(str(load_network(network, path)))
+        state = load_training_state(folder / f"{label}_state.pth")
+        if state is None:
+            return [*lines, "optimisers: no training state beside the weights, start fresh"], 0
+        if state["model"] != self.options.model:
+            return [
+                *lines,
+                f"optimisers: start fresh, the checkpoint is of --model={state['model']}",
+            ], 0
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        return [*lines, f"optimisers: as after iteration {state['iteration']}"], state["iteration"]

@@ -1,0 +1,157 @@
+"""What the two GFLA stages share: options, VGG features and the losses on the flow fields.
+
+Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVPR 2020.
+"""
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from models.base_model import BaseModel, Batch
+from models.losses.correctness import correctness_loss
+from models.losses.regularity import regularity_loss
+from models.networks.init import INIT_TYPES
+from models.networks.vgg import VGG19Features
+from options.parser import Parser
+from util.argument_types import boolean
+from util.errors import UserError
+
+# The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
+# discriminator's depth.
+PRESETS = {
+    "fashion": {"attn_layer": [2, 3], "kernel_size": {2: 5, 3: 3}, "dis_layers": 4},
+    "market": {"attn_layer": [2], "kernel_size": {2: 3}, "dis_layers": 3},
+}
+GENERATOR_LAYERS = 3  # stages of the source and target networks; attention lives at layers 1 to 3
+
+
+def _layers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected layers such as 2,3") from None
+
+
+def _kernel_sizes(text: str) -> dict[int, int]:
+    try:
+        return {
+            int(layer): int(size) for layer, size in (part.split("=") for part in text.split(","))
+        }
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected LAYER=SIZE pairs such as 2=5,3=3"
+        ) from None
+
+
+def _check_attention(layers: list[int] | None, kernel_size: dict[int, int] | None) -> None:
+    """Raise UserError unless every attention layer exists and has an odd kernel size."""
+    if not layers or not kernel_size or set(layers) != set(kernel_size):
+        raise UserError(
+            f"--attn_layer and --kernel_size must name the same layers, got {layers} and "
+            f"{kernel_size}; as in --attn_layer=2,3 --kernel_size=2=5,3=3"
+        )
+    if len(set(layers)) != len(layers):
+        raise UserError(f"--attn_layer: got a layer twice in {layers}")
+    for layer, size in kernel_size.items():
+        if not 1 <= layer <= GENERATOR_LAYERS:
+            raise UserError(f"--attn_layer: got {layer}, layers are 1 to {GENERATOR_LAYERS}")
+        if size < 3 or size % 2 == 0:
+            raise UserError(
+                f"--kernel_size: got {size} for layer {layer}, expected an odd number from 3 on"
+            )
+
+
+class GFLAModel(BaseModel):
+    """Base of `poseflownet` and `pose`."""
+
+    @staticmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the options of both stages."""
+        group = parser.add_argument_group("model")
+        group.add_argument(
+            "--attn_layer",
+            type=_layers,
+            help="layers with local attention, L = 1/2^L of the image [fashion: 2,3; market: 2]",
+        )
+        group.add_argument(
+            "--kernel_size",
+            type=_kernel_sizes,
+            help="window of the attention per layer [fashion: 2=5,3=3; market: 2=3]",
+        )
+        group.add_argument(
+            "--use_spect_g",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=False,
+            help="spectral normalisation in the generator",
+        )
+        if not is_train:
+            return
+        group.add_argument(
+            "--init_type", choices=tuple(INIT_TYPES), default="orthogonal", help="how weights start"
+        )
+        group.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam")
+        group.add_argument(
+            "--vgg_weights",
+            default="imagenet",
+            help="VGG19 of the losses: imagenet (torchvision's download), a file, or random",
+        )
+
+    @staticmethod
+    def check_options(options: argparse.Namespace) -> None:
+        """Take the data set's published settings where none are given; check the attention's."""
+        preset = PRESETS.get(options.dataset_mode)
+        if preset and options.attn_layer is None and options.kernel_size is None:
+            options.attn_layer, options.kernel_size = preset["attn_layer"], preset["kernel_size"]
+        _check_attention(options.attn_layer, options.kernel_size)
+        options.attn_layer = sorted(options.attn_layer)
+        if getattr(options, "dis_layers", 0) is None:
+            options.dis_layers = (preset or PRESETS["fashion"])["dis_layers"]
+
+    @staticmethod
+    def notes(options: argparse.Namespace) -> list[str]:
+        """Say so when the loss network is random."""
+        if getattr(options, "vgg_weights", None) != "random":
+            return []
+        return [
+            "VGG19 has RANDOM weights (--vgg_weights=random): "
+            "fine for a quick start, worse than ImageNet's"
+        ]
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        coarse_to_fine = sorted(options.attn_layer, reverse=True)
+        self.correctness_features = [f"relu{layer + 1}_1" for layer in coarse_to_fine]
+        if options.is_train:
+            self.vgg = VGG19Features(options.vgg_weights).to(self.device)
+
+    def flow_losses(
+        self, flows: list[Tensor], source: dict[str, Tensor], target: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Sampling correctness and affine regularity of all flow fields (section 3.1).
+
+        Args:
+            flows: coarse to fine, [B, 2, h, w] in pixels of their own maps.
+            source: VGG19 features of P1, with those of `correctness_features`.
+            target: the same of P2.
+
+        Returns:
+            Two scalars, each summed over the layers, without weights.
+        """
+        names, options = self.correctness_features, self.options
+        correctness = correctness_loss(
+            [source[name] for name in names], [target[name] for name in names], flows
+        )
+        return correctness, regularity_loss(flows, options.attn_layer, options.kernel_size)
+
+    @torch.no_grad()
+    def constant_features(self, image: Tensor, names: list[str]) -> dict[str, Tensor]:
+        """VGG19 features through which no gradient flows (those of P1 and P2)."""
+        return self.vgg(image, names)
+
+    @staticmethod
+    def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the networks read: source image, source pose, target pose."""
+        return batch["P1"], batch["BP1"], batch["BP2"]

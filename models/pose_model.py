@@ -1,0 +1,141 @@
+"""GFLA stage 2: the generator with local attention and its discriminator (section 3.2, 3.3)."""
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from models.base_model import Batch, Prediction
+from models.gfla import GENERATOR_LAYERS, GFLAModel
+from models.losses.adversarial import MODES, AdversarialLoss, gradient_penalty
+from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.networks.discriminator import ResDiscriminator
+from models.networks.init import init_weights
+from models.networks.pose_generator import PoseGenerator
+from options.parser import Parser
+from util.argument_types import boolean, positive_int
+from util.checkpoints import LoadReport
+
+
+class PoseModel(GFLAModel):
+    """Generates the person in the target pose; starts from stage 1's flow estimator."""
+
+    @staticmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the options of stage 2."""
+        GFLAModel.add_options(parser, is_train)
+        if not is_train:
+            return
+        group = parser.add_argument_group("discriminator")
+        group.add_argument("--gan_mode", choices=MODES, default="lsgan", help="adversarial loss")
+        group.add_argument(
+            "--ratio_g2d", type=float, default=0.1, help="learning rate of D over that of G"
+        )
+        group.add_argument(
+            "--dis_layers",
+            type=positive_int,
+            help="blocks of the discriminator [fashion: 4, market: 3]",
+        )
+        group.add_argument(
+            "--use_spect_d",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=True,
+            help="spectral normalisation in the discriminator",
+        )
+        group = parser.add_argument_group("loss weights")
+        group.add_argument("--lambda_rec", type=float, default=5.0, help="L1 to the target")
+        group.add_argument("--lambda_g", type=float, default=2.0, help="adversarial")
+        group.add_argument("--lambda_correct", type=float, default=5.0, help="sampling correctness")
+        group.add_argument(
+            "--lambda_style", type=float, default=500.0, help="Gram matrices of VGG19"
+        )
+        group.add_argument("--lambda_content", type=float, default=0.5, help="features of VGG19")
+        group.add_argument(
+            "--lambda_regularization", type=float, default=0.0025, help="affine regularity"
+        )
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self.generator = PoseGenerator(
+            image_nc=options.image_nc,
+            structure_nc=options.structure_nc,
+            layers=GENERATOR_LAYERS,
+            attn_layer=options.attn_layer,
+            kernel_size=options.kernel_size,
+            use_spect=options.use_spect_g,
+        )
+        self.networks = {"G": self.generator}
+        if options.is_train:
+            self._prepare_training(options)
+        for network in self.networks.values():
+            network.to(self.device)
+
+    def _prepare_training(self, options: argparse.Namespace) -> None:
+        self.discriminator = ResDiscriminator(
+            image_nc=options.image_nc, layers=options.dis_layers, use_spect=options.use_spect_d
+        )
+        self.networks["D"] = self.discriminator
+        for network in self.networks.values():
+            init_weights(network, options.init_type)
+        self.adversarial = AdversarialLoss(options.gan_mode)
+        for name, network, rate in (
+            ("G", self.generator, options.lr),
+            ("D", self.discriminator, options.lr * options.ratio_g2d),
+        ):
+            optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=(0.0, 0.999))
+            self.add_optimizer(name, optimizer)
+
+    def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """One forward of G, D's step on it, then G's step against the updated, frozen D."""
+        image, flows, _ = self.generator(*self.inputs(batch))
+        dis_loss = self._step_discriminator(batch["P2"], image.detach())
+        losses = self._generator_losses(batch, image, flows)
+        self.optimizers["G"].zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        self.optimizers["G"].step()
+        losses["dis_img_gen"] = dis_loss
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _step_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        self.discriminator.requires_grad_(True)
+        loss = self.adversarial.discriminator(self.discriminator(real), self.discriminator(fake))
+        if self.options.gan_mode == "wgan-gp":
+            loss = loss + gradient_penalty(self.discriminator, real, fake)
+        self.optimizers["D"].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers["D"].step()
+        self.discriminator.requires_grad_(False)  # G's step passes through D but leaves it alone
+        return loss
+
+    def _generator_losses(
+        self, batch: Batch, image: Tensor, flows: list[Tensor]
+    ) -> dict[str, Tensor]:
+        options, image_layers = self.options, [*CONTENT_LAYERS, *STYLE_LAYERS]
+        source = self.constant_features(batch["P1"], self.correctness_features)
+        target = self.constant_features(batch["P2"], [*image_layers, *self.correctness_features])
+        generated = self.vgg(image, image_layers)
+        correctness, regularity = self.flow_losses(flows, source, target)
+        return {
+            "app_gen": options.lambda_rec * (image - batch["P2"]).abs().mean(),
+            "correctness_gen": options.lambda_correct * correctness,
+            "content_gen": options.lambda_content * content_loss(generated, target),
+            "style_gen": options.lambda_style * style_loss(generated, target),
+            "regularization": options.lambda_regularization * regularity,
+            "ad_gen": options.lambda_g * self.adversarial.generator(self.discriminator(image)),
+        }
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        """The generated picture, with the flow fields and masks it was made with."""
+        return Prediction(*self.generator(*self.inputs(batch)))
+
+    def explain_missing(self, report: LoadReport) -> str:
+        """Tell a stage-1 checkpoint from one of other options."""
+        if all(name.startswith("flow_net.") for name in report.taken):
+            return (
+                "it is a stage-1 checkpoint: train --model=pose --continue_train first, "
+                "or test --model=poseflownet"
+            )
+        return super().explain_missing(report)

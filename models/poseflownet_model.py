@@ -1,0 +1,70 @@
+"""GFLA stage 1: the global flow-field estimator alone (section 3.1)."""
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from models.base_model import Batch, Prediction
+from models.gfla import GFLAModel
+from models.networks.flow_generator import FlowGenerator
+from models.networks.init import init_weights
+from options.parser import Parser
+from util.flow import resize_flow, warp
+
+
+class PoseFlowNetModel(GFLAModel):
+    """Learns flow fields from the sampling-correctness and regularity losses."""
+
+    @staticmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the options of stage 1."""
+        GFLAModel.add_options(parser, is_train)
+        if is_train:
+            group = parser.add_argument_group("loss weights")
+            group.add_argument(
+                "--lambda_correct", type=float, default=20.0, help="sampling correctness"
+            )
+            group.add_argument(
+                "--lambda_regularization", type=float, default=0.01, help="affine regularity"
+            )
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self.generator = FlowGenerator(
+            image_nc=options.image_nc,
+            structure_nc=options.structure_nc,
+            attn_layer=options.attn_layer,
+            use_spect=options.use_spect_g,
+        )
+        self.networks = {"G": self.generator}
+        if options.is_train:
+            init_weights(self.generator, options.init_type)
+            self.add_optimizer(
+                "G",
+                torch.optim.Adam(self.generator.parameters(), lr=options.lr, betas=(0.0, 0.999)),
+            )
+        self.generator.to(self.device)
+
+    def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """One step on the flow estimator; see BaseModel."""
+        options = self.options
+        flows, _ = self.generator(*self.inputs(batch))
+        source = self.constant_features(batch["P1"], self.correctness_features)
+        target = self.constant_features(batch["P2"], self.correctness_features)
+        correctness, regularity = self.flow_losses(flows, source, target)
+        losses = {
+            "correctness": options.lambda_correct * correctness,
+            "regularization": options.lambda_regularization * regularity,
+        }
+        self.optimizers["G"].zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        self.optimizers["G"].step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        """Flow fields and masks; the picture is the source warped by the finest flow."""
+        flows, masks = self.generator(*self.inputs(batch))
+        source = batch["P1"]
+        return Prediction(warp(source, resize_flow(flows[-1], source.shape[-2:])), flows, masks)

@@ -1,0 +1,110 @@
+"""Options that training and testing share, and how an option set is put together.
+
+A program's options are the shared ones, those of the program (train or test), and those that the
+chosen model and dataset bring themselves (`add_options` of each class).
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from data import find_dataset
+from models import find_model
+from options.parser import Parser
+from util.argument_types import non_negative_int
+from util.errors import UserError
+
+
+def _gpu_ids(text: str) -> list[int]:
+    try:
+        ids = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected GPU numbers such as 0 or 0,1; -1 is the CPU"
+        ) from None
+    return [number for number in ids if number >= 0]
+
+
+def add_base_options(parser: Parser) -> None:
+    """Add the options that every program of the project has."""
+    group = parser.add_argument_group("experiment")
+    group.add_argument("--name", default="experiment_name", help="name of the experiment")
+    group.add_argument(
+        "--model", default="pose", help="model: poseflownet (stage 1), pose (stage 2)"
+    )
+    group.add_argument("--checkpoints_dir", default="./result", help="folder of the experiments")
+    group.add_argument(
+        "--which_iter", default="latest", help="checkpoint to load: latest or a number"
+    )
+    group.add_argument(
+        "--gpu_ids",
+        "--gpu_id",
+        type=_gpu_ids,
+        default="0",
+        help="GPU to use, -1 for the CPU; without a usable GPU the CPU is used, and said so",
+    )
+    group.add_argument(
+        "--seed", type=non_negative_int, default=0, help="seed of all random numbers"
+    )
+
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset_mode", default="fashion", help="data set: fashion, market")
+    group.add_argument("--dataroot", default=None, help="folder of the data set [./dataset/MODE]")
+    group.add_argument(
+        "--nThreads", type=non_negative_int, default=8, help="data workers (at most one per core)"
+    )
+    group.add_argument("--serial_batches", action="store_true", help="take the pairs in file order")
+
+
+def build_parser(
+    program: str, is_train: bool, arguments: list[str] | None, add_program_options: object
+) -> Parser:
+    """The complete parser for the model and dataset that the arguments name.
+
+    Args:
+        program: name shown by --help.
+        is_train: whether models and datasets add their training options.
+        arguments: the command line without the program; None reads sys.argv.
+        add_program_options: called with the parser, adds the program's own options.
+
+    Raises:
+        UserError: unknown model or dataset mode.
+    """
+    first = Parser(add_help=False)
+    add_base_options(first)
+    chosen, _ = first.parse_known_args(arguments)
+    parser = Parser(prog=program)
+    add_base_options(parser)
+    add_program_options(parser)
+    find_model(chosen.model).add_options(parser, is_train)
+    find_dataset(chosen.dataset_mode).add_options(parser, is_train)
+    return parser
+
+
+def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Namespace:
+    """Fill in what depends on several options, and check what must fit together.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    options.is_train = is_train
+    if options.dataroot is None:
+        options.dataroot = f"./dataset/{options.dataset_mode}"
+    options.nThreads = min(options.nThreads, os.cpu_count() or 1)
+    if Path(options.name).name != options.name or options.name in ("", ".", ".."):
+        raise UserError(f"--name: got '{options.name}', expected a plain folder name")
+    find_model(options.model).check_options(options)
+    return options
+
+
+def run_folder(options: argparse.Namespace) -> Path:
+    """Folder of the experiment: checkpoints, logs, snapshots."""
+    return Path(options.checkpoints_dir) / options.name
+
+
+def options_text(options: argparse.Namespace) -> str:
+    """All options, one `name: value` per line, in alphabetical order."""
+    lines = [f"{name}: {value}" for name, value in sorted(vars(options).items())]
+    return "\n".join(
+        ["------------ Options -------------", *lines, "-------------- End ----------------", ""]
+    )

@@ -1,0 +1,61 @@
+"""Options of test.py."""
+
+import argparse
+
+from options.base_options import build_parser, finish_options
+from options.parser import Parser
+from util.argument_types import positive_int
+
+
+def add_test_options(parser: Parser) -> None:
+    """Add what only inference needs."""
+    group = parser.add_argument_group("inference")
+    group.add_argument("--phase", default="test", help="which part of the data set to generate")
+    group.add_argument(
+        "--batchSize",
+        type=positive_int,
+        default=1,
+        help="pairs at a time; does not change the pictures",
+    )
+    group.add_argument(
+        "--results_dir", default="./eval_results", help="folder of the generated pictures"
+    )
+    group.add_argument(
+        "--results_format",
+        choices=["jpg", "png"],
+        default="jpg",
+        help="jpg is what published figures use; the two give different scores",
+    )
+    group.add_argument(
+        "--jpeg_quality",
+        type=positive_int,
+        default=75,
+        help="quality of jpg results (75: Pillow's default)",
+    )
+    group.add_argument(
+        "--save_input",
+        action="store_true",
+        help="also save source, target (inputs/) and side-by-side strips (strips/)",
+    )
+    group.add_argument(
+        "--save_flow",
+        action="store_true",
+        help="also save flow, mask and warped-source pictures (flow/)",
+    )
+    group.add_argument(
+        "--skip_existing", action="store_true", help="leave out pairs whose result is there already"
+    )
+
+
+def build_test_parser(arguments: list[str] | None = None) -> Parser:
+    """The parser of test.py for the model and dataset named in `arguments`."""
+    return build_parser("test.py", False, arguments, add_test_options)
+
+
+def parse_test_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of test.py.
+
+    Raises:
+        UserError: unknown, malformed or contradictory options.
+    """
+    return finish_options(build_test_parser(arguments).parse_all(arguments), is_train=False)

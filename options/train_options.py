@@ -1,0 +1,118 @@
+"""Options of train.py."""
+
+import argparse
+
+from options.base_options import build_parser, finish_options
+from options.parser import Parser
+from util.argument_types import non_negative_int, positive_int
+
+
+def add_train_options(parser: Parser) -> None:
+    """Add what only training needs."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--phase", default="train", help="which part of the data set to train on")
+    group.add_argument("--batchSize", type=positive_int, default=8, help="pairs per iteration")
+    group.add_argument(
+        "--continue_train",
+        action="store_true",
+        help="go on from the checkpoint of --name (stage 2 starts from stage 1's)",
+    )
+    group.add_argument(
+        "--iter_count", type=positive_int, default=1, help="number of the first iteration"
+    )
+    group.add_argument(
+        "--niter",
+        type=non_negative_int,
+        default=5000000,
+        help="iterations at the full learning rate",
+    )
+    group.add_argument(
+        "--niter_decay",
+        type=non_negative_int,
+        default=0,
+        help="iterations of linear decay to zero after that",
+    )
+    group.add_argument(
+        "--lr_policy", choices=["lambda", "step", "exponent"], default="lambda",
+        help="learning rate: constant then linear decay, in steps, or exponential",
+    )  # fmt: skip
+    group.add_argument(
+        "--lr_decay_iters",
+        type=positive_int,
+        default=50000,
+        help="step, exponent: iterations per factor --lr_gamma",
+    )
+    group.add_argument(
+        "--lr_gamma", type=float, default=0.1, help="step, exponent: factor of the learning rate"
+    )
+
+    group = parser.add_argument_group("records")
+    group.add_argument(
+        "--print_freq",
+        type=positive_int,
+        default=1000,
+        help="iterations between lines of loss_log.txt",
+    )
+    group.add_argument(
+        "--display_freq",
+        type=positive_int,
+        default=1000,
+        help="iterations between picture snapshots",
+    )
+    group.add_argument(
+        "--save_latest_freq",
+        type=positive_int,
+        default=1000,
+        help="iterations between saves of 'latest'",
+    )
+    group.add_argument(
+        "--save_iters_freq",
+        type=positive_int,
+        default=10000,
+        help="iterations between numbered checkpoints",
+    )
+    group.add_argument(
+        "--eval_iters_freq",
+        type=non_negative_int,
+        default=15000,
+        help="iterations between evaluations on test pairs, 0 for none",
+    )
+    group.add_argument(
+        "--eval_pairs",
+        type=positive_int,
+        default=500,
+        help="test pairs per evaluation, spread over the list",
+    )
+    group.add_argument("--no_html", action="store_true", help="save no pictures under web/")
+
+    group = parser.add_argument_group("live display")
+    group.add_argument(
+        "--display_id", type=int, default=1, help="visdom window number, 0 turns visdom off"
+    )
+    group.add_argument("--display_port", type=int, default=8096, help="port of the visdom server")
+    group.add_argument(
+        "--display_env", default=None, help="visdom environment [the experiment's name]"
+    )
+    group.add_argument(
+        "--display_winsize", type=positive_int, default=256, help="size of a picture in visdom"
+    )
+    group.add_argument(
+        "--display_single_pane_ncols",
+        type=non_negative_int,
+        default=0,
+        help="show all pictures in one pane of so many columns",
+    )
+
+
+def build_train_parser(arguments: list[str] | None = None) -> Parser:
+    """The parser of train.py for the model and dataset named in `arguments`."""
+    return build_parser("train.py", True, arguments, add_train_options)
+
+
+def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of train.py.
+
+    Raises:
+        UserError: unknown, malformed or contradictory options.
+    """
+    return finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)

@@ -1,0 +1,81 @@
+"""Argument types for argparse: text in, checked value out; what is wrong is said in one line."""
+
+import argparse
+import math
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read an image size: "128,64" or "128x64" is (height, width), "256" is a square.
+
+    Raises argparse.ArgumentTypeError unless it is one or two whole numbers above zero.
+    """
+    parts = text.strip().strip("()").lower().replace("x", ",").split(",")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or any(number < 1 for number in numbers):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a size: give height,width in pixels (128,64) or one number (256)"
+        )
+    return numbers[0], numbers[-1]
+
+
+def scale_range(text: str) -> tuple[float, float]:
+    """Read a range of scale factors: "0.95,1.05"; one number stands for both ends ("1": none).
+
+    Raises argparse.ArgumentTypeError unless 0 < low <= high.
+    """
+    try:
+        numbers = [float(part) for part in text.strip().strip("()").split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a range of scales: give low,high with 0 < low <= high (0.95,1.05)"
+        )
+    return numbers[0], numbers[-1]
+
+
+def non_negative_float(text: str) -> float:
+    """Read a finite number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least 0")
+    return number
+
+
+def positive_int(text: str) -> int:
+    """Read a whole number of at least 1. Raises argparse.ArgumentTypeError otherwise."""
+    return _whole_number(text, 1)
+
+
+def non_negative_int(text: str) -> int:
+    """Read a whole number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {lowest}")
+    return number
+
+
+def boolean(text: str) -> bool:
+    """Read a yes/no value, for options that are on by default (`--use_spect_d false`).
+
+    Raises argparse.ArgumentTypeError unless it is true or false (yes, no, 1, 0, on, off).
+    """
+    lowered = text.strip().lower()
+    if lowered in ("true", "yes", "1", "on"):
+        return True
+    if lowered in ("false", "no", "0", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")

@@ -1,0 +1,126 @@
+"""Checkpoints: plain state dicts, written whole or not at all, read without running code."""
+
+import os
+import pickle
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from util.errors import UserError
+from util.images import written_whole
+
+
+@dataclass
+class LoadReport:
+    """What became of a checkpoint: counts of tensors by the network part they belong to."""
+
+    path: Path
+    taken: list[str]
+    missing: list[str]
+    left_over: list[str]
+
+    def __str__(self) -> str:
+        text = f"{self.path}: took {len(self.taken)} tensors ({_parts(self.taken)})"
+        if self.missing:
+            text += f", {len(self.missing)} are not in it ({_parts(self.missing)})"
+        if self.left_over:
+            text += f", {len(self.left_over)} left over ({_parts(self.left_over)})"
+        return text
+
+
+def _parts(names: list[str]) -> str:
+    return ", ".join(sorted(Counter(name.split(".")[0] for name in names)))
+
+
+def save_atomically(content: object, path: Path) -> None:
+    """torch.save by way of a temporary file in the same folder: `path` is never half written."""
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read the checkpoint {path}: {reason[:200]}") from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict onto the CPU, without the `module.` prefixes of DataParallel.
+
+    Raises:
+        UserError: no such file, not a readable checkpoint, or something else than named tensors.
+    """
+    content = _read(path)
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+        )
+    ):
+        raise UserError(
+            f"{path} holds no state dict (names and tensors): is it a network checkpoint?"
+        )
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def load_network(network: nn.Module, path: Path) -> LoadReport:
+    """Copy the tensors whose names the network has; half-precision files are converted.
+
+    Raises:
+        UserError: unreadable file, no name in common, or a tensor of another shape.
+    """
+    found = read_state_dict(path)
+    wanted = network.state_dict()
+    taken = [name for name in wanted if name in found]
+    report = LoadReport(
+        path,
+        taken,
+        [name for name in wanted if name not in found],
+        [name for name in found if name not in wanted],
+    )
+    if not taken:
+        raise UserError(
+            f"nothing in {path} fits this network: it holds {_parts(list(found))}, "
+            f"expected {_parts(list(wanted))}; check --model"
+        )
+    for name in taken:
+        if found[name].shape != wanted[name].shape:
+            raise UserError(
+                f"{path}: {name} has shape {list(found[name].shape)}, "
+                f"expected {list(wanted[name].shape)}; "
+                "check --attn_layer, --kernel_size and the other network options"
+            )
+    network.load_state_dict({name: found[name] for name in taken}, strict=False)
+    return report
+
+
+def load_training_state(path: Path) -> dict | None:
+    """Read `<label>_state.pth`, or None where there is none.
+
+    Returns:
+        A dictionary with `model` (name), `iteration` (the last finished one) and `optimizers`
+        (state dicts by name).
+
+    Raises:
+        UserError: the file is not a training state.
+    """
+    if not path.exists():
+        return None
+    state = _read(path)
+    if not isinstance(state, dict) or not {"model", "iteration", "optimizers"} <= state.keys():
+        raise UserError(
+            f"{path} is not a training state: move it away to start with fresh optimisers"
+        )
+    return state

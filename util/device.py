@@ -1,0 +1,34 @@
+"""Which device a run uses."""
+
+import functools
+
+import torch
+
+from util.errors import UserError
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    print(message)
+
+
+def choose_device(gpu_ids: list[int]) -> torch.device:
+    """The first GPU of --gpu_ids, or the CPU where none is asked for or usable.
+
+    Args:
+        gpu_ids: GPU numbers; empty for the CPU.
+
+    Raises:
+        UserError: this machine has GPUs, but not that one.
+    """
+    if not gpu_ids:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        _say_once("no usable GPU: running on the CPU (--gpu_ids=-1 asks for that)")
+        return torch.device("cpu")
+    if gpu_ids[0] >= torch.cuda.device_count():
+        raise UserError(
+            f"--gpu_ids: there is no GPU {gpu_ids[0]}, this machine has "
+            f"0 to {torch.cuda.device_count() - 1}"
+        )
+    return torch.device("cuda", gpu_ids[0])

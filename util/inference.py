@@ -1,0 +1,112 @@
+"""Generating the pictures of a test set."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data import create_dataset, create_loader
+from models import create_model
+from models.base_model import Batch, Prediction
+from options.base_options import options_text, run_folder
+from util.errors import UserError
+from util.images import save_image, to_uint8
+from util.pictures import draw_skeleton, flow_panels, sheet
+
+
+def pair_name(source_path: str, target_path: str) -> str:
+    """`<stem of P1>_2_<stem of P2>`, the start of every file name of a pair."""
+    return f"{Path(source_path).stem}_2_{Path(target_path).stem}"
+
+
+class ResultWriter:
+    """Writes the pictures of a pair into the results folder.
+
+    `<pair>_vis.<format>` lies in the folder itself, where the metrics look for it; what
+    --save_input and --save_flow add lies in folders below.
+
+    Args:
+        options: parsed options of test.py.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.folder = Path(options.results_dir)
+
+    def result_path(self, pair: str) -> Path:
+        """Where a pair's generated picture goes."""
+        return self.folder / f"{pair}_vis.{self.options.results_format}"
+
+    def write(self, batch: Batch, prediction: Prediction) -> None:
+        """Write a batch; each result last, so that --skip_existing finds whole pairs."""
+        results = to_uint8(prediction.image)
+        inputs = self._inputs(batch) if self.options.save_input else {}
+        flows = flow_panels(batch["P1"], prediction) if self.options.save_flow else {}
+        for row, paths in enumerate(zip(batch["P1_path"], batch["P2_path"], strict=True)):
+            pair = pair_name(*paths)
+            if inputs:
+                for name in ("source", "target"):
+                    self._save(self.folder / "inputs" / f"{pair}_{name}", inputs[name][row])
+                strip = {**inputs, "result": results}
+                picture = sheet({name: panel[row : row + 1] for name, panel in strip.items()})
+                self._save(self.folder / "strips" / pair, picture)
+            for name, panel in flows.items():
+                self._save(self.folder / "flow" / f"{pair}_{name}", panel[row])
+            save_image(self.result_path(pair), results[row], quality=self.options.jpeg_quality)
+
+    def _save(self, stem: Path, picture: np.ndarray) -> None:
+        path = stem.with_name(f"{stem.name}.{self.options.results_format}")
+        save_image(path, picture, quality=self.options.jpeg_quality)
+
+    @staticmethod
+    def _inputs(batch: Batch) -> dict[str, np.ndarray]:
+        size = tuple(batch["P1"].shape[-2:])
+        poses = [draw_skeleton(pose, size) for pose in batch["pose2"].cpu().numpy()]
+        return {
+            "source": to_uint8(batch["P1"]),
+            "target pose": np.stack(poses),
+            "target": to_uint8(batch["P2"]),
+        }
+
+
+def run_inference(options: argparse.Namespace) -> int:
+    """Generate the picture of every pair of the phase; returns the exit code.
+
+    Raises:
+        UserError: no usable checkpoint, data set or results folder.
+    """
+    torch.manual_seed(options.seed)
+    dataset = create_dataset(options)
+    model = create_model(options)
+    folder = run_folder(options)
+    for report in model.load_for_test(folder, options.which_iter):
+        print(report)
+    writer = ResultWriter(options)
+    try:
+        writer.folder.mkdir(parents=True, exist_ok=True)
+        (writer.folder / "test_opt.txt").write_text(options_text(options), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--results_dir: {writer.folder} cannot be written: {error.strerror}"
+        ) from error
+    chosen = range(len(dataset))
+    if options.skip_existing:
+        chosen = [
+            i for i in chosen if not writer.result_path(pair_name(*dataset.pair_paths(i))).exists()
+        ]
+        print(f"--skip_existing: {len(dataset) - len(chosen)} of {len(dataset)} results are there")
+    pairs = torch.utils.data.Subset(dataset, chosen)
+    loader = create_loader(pairs, options.batchSize, training=False, workers=options.nThreads)
+    started = time.monotonic()
+    with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:
+        for batch in loader:
+            batch = model.to_device(batch)
+            writer.write(batch, model.predict(batch))
+            bar.update(len(batch["P1_path"]))
+    seconds = time.monotonic() - started
+    rate = f", {len(chosen) / seconds:.1f} images per second" if chosen else ""
+    print(f"{len(chosen)} images in {writer.folder}{rate}")
+    return 0

@@ -1,0 +1,119 @@
+"""Pictures of what a model does: skeletons, flows, masks, and labelled sheets of them."""
+
+import colorsys
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from models.base_model import Batch, Prediction
+from util.flow import flow_to_color, resize_flow, warp
+from util.images import to_uint8
+
+# Limbs as pairs of OpenPose-18 key points (0 nose, 1 neck, 2-4 right arm, 5-7 left arm,
+# 8-10 right leg, 11-13 left leg, 14 right eye, 15 left eye, 16 right ear, 17 left ear).
+LIMBS = (
+    (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
+    (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
+)  # fmt: skip
+LIMB_COLORS = tuple(
+    tuple(int(255 * value) for value in colorsys.hsv_to_rgb(number / len(LIMBS), 0.9, 1.0))
+    for number in range(len(LIMBS))
+)
+CAPTION_HEIGHT = 14
+
+
+def draw_skeleton(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Draw the limbs between the key points that are there, one colour per limb, on black.
+
+    Args:
+        pose: [18, 2], (x, y) in pixels of the picture; NaN for a missing key point.
+        size: (height, width) of the picture.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    height, width = size
+    picture = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(picture)
+    thickness = max(1, round(width / 48))
+    for (start, end), color in zip(LIMBS, LIMB_COLORS, strict=True):
+        ends = pose[[start, end]]
+        if np.isfinite(ends).all():
+            draw.line([tuple(point) for point in ends.tolist()], fill=color, width=thickness)
+    for x, y in pose[np.isfinite(pose).all(axis=1)].tolist():
+        draw.ellipse([x - thickness, y - thickness, x + thickness, y + thickness], fill="white")
+    return np.asarray(picture)
+
+
+def flow_panels(source: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
+    """Pictures of every flow field and mask, and of the source warped by each flow.
+
+    Args:
+        source: [B, 3, H, W] in [-1, 1].
+        prediction: flows and masks of these samples.
+
+    Returns:
+        uint8 [B, H, W, 3] by name: `flow_<k>`, `mask_<k>`, `warped_<k>`, k = image height over
+        the map's height (4 is the map of a quarter of the size).
+    """
+    height, width = source.shape[-2:]
+    panels = {}
+    for flow in prediction.flows:
+        full = resize_flow(flow, (height, width))
+        scale = height // flow.shape[2]
+        panels[f"warped_{scale}"] = to_uint8(warp(source, full))
+        panels[f"flow_{scale}"] = to_uint8(flow_to_color(full))
+    for mask in prediction.masks:
+        large = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")
+        panels[f"mask_{height // mask.shape[2]}"] = to_uint8(large.expand(-1, 3, -1, -1) * 2 - 1)
+    return panels
+
+
+def panels_of(batch: Batch, prediction: Prediction) -> dict[str, np.ndarray]:
+    """All pictures of a batch in the order they are shown: uint8 [B, H, W, 3] by name."""
+    size = tuple(batch["P1"].shape[-2:])
+    skeletons = {
+        name: np.stack([draw_skeleton(pose, size) for pose in batch[name].cpu().numpy()])
+        for name in ("pose1", "pose2")
+    }
+    return {
+        "source": to_uint8(batch["P1"]),
+        "source pose": skeletons["pose1"],
+        "target pose": skeletons["pose2"],
+        "target": to_uint8(batch["P2"]),
+        "result": to_uint8(prediction.image),
+        **{
+            name.replace("_", " 1/"): value
+            for name, value in flow_panels(batch["P1"], prediction).items()
+        },
+    }
+
+
+def sheet(panels: Mapping[str, np.ndarray], scale: int = 1) -> np.ndarray:
+    """One picture with a captioned column per panel and a row per sample.
+
+    Args:
+        panels: uint8 [B, H, W, 3] by caption, all of one size.
+        scale: how many times larger to show the panels.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    columns = [panel.repeat(scale, axis=1).repeat(scale, axis=2) for panel in panels.values()]
+    count, height, width = columns[0].shape[:3]
+    gap = 2
+    picture = np.full(
+        (CAPTION_HEIGHT + count * (height + gap), len(columns) * (width + gap), 3), 255, np.uint8
+    )
+    for column, panel in enumerate(columns):
+        for row in range(count):
+            top, left = CAPTION_HEIGHT + row * (height + gap), column * (width + gap)
+            picture[top : top + height, left : left + width] = panel[row]
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(panels):
+        draw.text((column * (width + gap) + 1, 1), caption, fill="black", font_size=10)
+    return np.asarray(canvas)

@@ -1,0 +1,81 @@
+"""The record of a run on disk: loss_log.txt, eval_log.txt, metrics.jsonl and web/images."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from util.images import save_image
+
+
+class RunLog:
+    """Writes what happens during training; every line is on disk when the call returns.
+
+    Args:
+        folder: the experiment's folder.
+        save_pictures: whether snapshots are kept (--no_html turns them off).
+    """
+
+    def __init__(self, folder: Path, save_pictures: bool = True) -> None:
+        self.folder = folder
+        self.save_pictures = save_pictures
+        started = time.strftime("%c")
+        self._append("loss_log.txt", f"================ Training Loss ({started}) ================")
+
+    def losses(
+        self,
+        epoch: int,
+        iteration: int,
+        seconds: float,
+        losses: Mapping[str, float],
+        learning_rate: float,
+    ) -> str:
+        """Record the losses of an iteration.
+
+        Args:
+            epoch: from 1.
+            iteration: from 1.
+            seconds: time per iteration since the last record.
+            losses: weighted losses by name.
+            learning_rate: that of G.
+
+        Returns:
+            The line of loss_log.txt.
+        """
+        values = "".join(f"{name}: {value:.3f} " for name, value in losses.items())
+        line = f"(epoch: {epoch}, iters: {iteration}, time: {seconds:.3f}) {values}"
+        self._append("loss_log.txt", line)
+        self._record(
+            "train", iteration, epoch=epoch, seconds=seconds, learning_rate=learning_rate, **losses
+        )
+        return line
+
+    def scores(self, iteration: int, scores: Mapping[str, float]) -> str:
+        """Record an evaluation; returns the line of eval_log.txt."""
+        values = ", ".join(
+            f"{name}: {value:d}" if isinstance(value, int) else f"{name}: {value:.4f}"
+            for name, value in scores.items()
+        )
+        line = f"(iters: {iteration}) {values}"
+        self._append("eval_log.txt", line)
+        self._record("eval", iteration, **scores)
+        return line
+
+    def snapshot(self, iteration: int, picture: np.ndarray) -> None:
+        """Keep a picture sheet (uint8 HWC) as web/images/iter_<iteration>.jpg."""
+        if self.save_pictures:
+            save_image(
+                self.folder / "web" / "images" / f"iter_{iteration:08d}.jpg", picture, quality=90
+            )
+
+    def _record(self, kind: str, iteration: int, **values: float) -> None:
+        # NaN is no JSON: a score that nothing had is left out.
+        known = {name: value for name, value in values.items() if value == value}
+        record = {"kind": kind, "iteration": iteration, "unix_time": round(time.time(), 3), **known}
+        self._append("metrics.jsonl", json.dumps(record))
+
+    def _append(self, file_name: str, line: str) -> None:
+        with open(self.folder / file_name, "a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,216 @@
+"""The training loop."""
+
+import argparse
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from data import create_dataset, create_loader
+from models import create_model
+from models.base_model import BaseModel, Batch
+from options.base_options import options_text, run_folder
+from util.errors import UserError
+from util.evaluation import evaluate
+from util.pictures import panels_of, sheet
+from util.run_log import RunLog
+
+BAR_LOSSES = 5  # more do not fit into a terminal's line
+SNAPSHOT_ROWS = 4
+
+
+def learning_rate_factor(options: argparse.Namespace, iteration: int) -> float:
+    """Factor of the learning rate at an iteration (from 1), by --lr_policy.
+
+    lambda: 1 for --niter iterations, then linearly to 0 over --niter_decay; step: --lr_gamma for
+    every full --lr_decay_iters; exponent: the same, continuously.
+    """
+    done = iteration - 1
+    if options.lr_policy == "lambda":
+        return 1.0 - max(0, done - options.niter + 1) / (options.niter_decay + 1)
+    periods = done / options.lr_decay_iters
+    return options.lr_gamma ** (int(periods) if options.lr_policy == "step" else periods)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def prepare_folder(options: argparse.Namespace) -> Path:
+    """The experiment's folder, made if need be, with train_opt.txt written.
+
+    A fresh run never overwrites an earlier one: without --continue_train a folder that holds
+    checkpoints is renamed to NAME.earlier-N first, and that is said.
+
+    Raises:
+        UserError: --continue_train without anything to go on from, or a folder that cannot be made.
+    """
+    folder = run_folder(options)
+    if options.continue_train and not folder.is_dir():
+        raise UserError(
+            f"--continue_train: there is no {folder}; check --name and --checkpoints_dir"
+        )
+    try:
+        if not options.continue_train and any(folder.glob("*_net_*.pth")):
+            number = 1
+            while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
+                number += 1
+            folder.rename(earlier)
+            print(f"{folder} held an earlier run: moved to {earlier}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "train_opt.txt").write_text(options_text(options), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
+        ) from error
+    return folder
+
+
+def make_evaluation(
+    options: argparse.Namespace, model: BaseModel
+) -> Callable[[], dict[str, float]] | None:
+    """A function that scores the model on test pairs, or None where there are none to score on."""
+    if not options.eval_iters_freq:
+        return None
+    try:
+        dataset = create_dataset(options, phase="test")
+    except UserError as error:
+        print(f"no evaluation during training: {error}")
+        return None
+    step = max(1, len(dataset) // options.eval_pairs)
+    pairs = Subset(dataset, range(0, len(dataset), step)[: options.eval_pairs])
+
+    def run() -> dict[str, float]:
+        loader = create_loader(pairs, options.batchSize, training=False, workers=options.nThreads)
+        return evaluate(model.predict, loader, model.to_device)
+
+    return run
+
+
+class Trainer:
+    """One training run: a model, its data, and the record of it.
+
+    Args:
+        options: parsed options of train.py.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        seed_everything(options.seed)
+        self.dataset = create_dataset(options)
+        self.model = create_model(options)
+        self.last_iteration = options.niter + options.niter_decay
+        for line in self.model.notes(options):
+            print(line)
+        done = 0
+        if options.continue_train:
+            lines, done = self.model.load_for_training(run_folder(options), options.which_iter)
+            print("\n".join(lines))
+        self.first_iteration = done + 1 if done else options.iter_count
+        self.folder = prepare_folder(options)
+        self.evaluation = make_evaluation(options, self.model)
+        self.log = RunLog(self.folder, save_pictures=not options.no_html)
+        self.loader = create_loader(
+            self.dataset,
+            options.batchSize,
+            training=True,
+            workers=options.nThreads,
+            seed=options.seed,
+            shuffle=not options.serial_batches,
+            start_iteration=self.first_iteration - 1,
+        )
+        self.batches_per_epoch = self.loader.batch_sampler.batches_per_epoch
+
+    def run(self) -> int:
+        """Train to the end, or until Ctrl-C, which saves first.
+
+        Returns:
+            The exit code: 0, or 130 after Ctrl-C.
+        """
+        iteration, saved = self.first_iteration - 1, None
+        print(
+            f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
+            f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
+        )
+        bar = tqdm(
+            total=self.last_iteration,
+            initial=iteration,
+            desc=self.options.model,
+            unit="it",
+            disable=None,
+        )
+        self._print_time, self._print_iteration, self._bar_time = time.monotonic(), iteration, 0.0
+        interrupted = False
+
+        def interrupt(*_: object) -> None:
+            nonlocal interrupted
+            if interrupted:
+                raise KeyboardInterrupt
+            interrupted = True
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            batches = iter(self.loader)
+            while iteration < self.last_iteration and not interrupted:
+                iteration += 1
+                self._iterate(iteration, self.model.to_device(next(batches)), bar)
+                if iteration % self.options.save_iters_freq == 0:
+                    self.model.save(self.folder, iteration, iteration)
+                if iteration % self.options.save_latest_freq == 0:
+                    self.model.save(self.folder, "latest", iteration)
+                    saved = iteration
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            bar.close()
+        if saved != iteration:
+            self.model.save(self.folder, "latest", iteration)
+        if interrupted:
+            print(
+                f"stopped after iteration {iteration}, saved; --continue_train goes on from there"
+            )
+            return 130
+        print(f"done: {iteration} iterations, checkpoint {self.folder}/latest_net_G.pth")
+        return 0
+
+    def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
+        options, is_last = self.options, iteration == self.last_iteration
+        self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
+        losses = self.model.training_step(batch, iteration)
+        bar.update()
+        if time.monotonic() - self._bar_time > 0.5:  # reading a loss waits for the GPU
+            self._bar_time = time.monotonic()
+            main = list(losses.items())[:BAR_LOSSES]
+            bar.set_postfix_str(" ".join(f"{name} {value.item():.3f}" for name, value in main))
+        if iteration % options.print_freq == 0 or is_last:
+            self._print_losses(iteration, losses, bar)
+        if not options.no_html and (iteration % options.display_freq == 0 or is_last):
+            small = {key: value[:SNAPSHOT_ROWS] for key, value in batch.items()}
+            self.log.snapshot(iteration, sheet(panels_of(small, self.model.predict(small))))
+        if self.evaluation and (iteration % options.eval_iters_freq == 0 or is_last):
+            line = self.log.scores(iteration, self.evaluation())
+            tqdm.write(f"test pairs {line}")
+
+    def _print_losses(self, iteration: int, losses: dict[str, torch.Tensor], bar: tqdm) -> None:
+        now = time.monotonic()
+        seconds = (now - self._print_time) / (iteration - self._print_iteration)
+        self._print_time, self._print_iteration = now, iteration
+        values = {name: value.item() for name, value in losses.items()}
+        rate = self.model.optimizers["G"].param_groups[0]["lr"]
+        epoch = (iteration - 1) // self.batches_per_epoch + 1
+        line = self.log.losses(epoch, iteration, seconds, values, rate)
+        if bar.disable:  # no terminal: plain lines in place of the bar
+            print(line, flush=True)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a model as the options say; returns the exit code."""
+    return Trainer(options).run()
