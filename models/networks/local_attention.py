@@ -1,0 +1,142 @@
+"""Content-aware local attention: every target position reads a k×k patch of the source.
+
+    attention = LocalAttention(channels=256, kernel_size=3)
+    attended = attention(source, target, flow)  # [B, 256, H, W]
+
+Definition (Ren et al., CVPR 2020, section 3.2, eqs. 8-10), with r = k // 2, for source S
+`[B, C, Hs, Ws]`, target T `[B, C, H, W]` and flow f `[B, 2, H, W]`:
+
+1. a k×k block of S around q(p) = p + f(p): tap (i, j) reads S at q(p) + (i - r, j - r),
+   bilinearly, S being extended by repeating its border;
+2. the same block of T around p;
+3. a = softmax over the k² taps of Conv1×1(LeakyReLU(Conv_{k×k, stride k}(blocks of T and S)));
+4. out(p) = 1/k² · Σ_ij a_ij(p) · S(q(p) + (i - r, j - r)).
+
+The k×k blocks would be k² times the size of a feature map. They are never built; both uses of
+them are rewritten exactly, see `LocalAttention._hidden` and `_fold_bilinear`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
+
+
+class LocalAttention(nn.Module):
+    """Attends to a k×k patch of the source feature around each flowed position.
+
+    Args:
+        channels: channels C of the source and the target feature.
+        kernel_size: k, odd.
+        hidden: width of the small network that predicts the attention.
+
+    Raises:
+        ValueError: `kernel_size` is even or not positive.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, hidden: int = 128) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {kernel_size}, expected an odd positive number")
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.fully_connect_layer = nn.Sequential(
+            nn.Conv2d(2 * channels, hidden, kernel_size, stride=kernel_size),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(hidden, kernel_size**2, kernel_size=1),
+        )
+
+    def forward(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+        """Read `source` along `flow`.
+
+        Args:
+            source: `[B, C, Hs, Ws]`, the feature that is read.
+            target: `[B, C, H, W]`, the feature at the reading positions.
+            flow: `[B, 2, H, W]`, x then y, in feature-map pixels, source position minus target
+                position. Any value is allowed; outside, the border repeats.
+
+        Returns:
+            `[B, C, H, W]`: mean over the k² taps of attention times sample (so 1/k² of the
+            attention-weighted sum; released weights rely on the factor).
+
+        Raises:
+            ValueError: shapes that do not fit together.
+        """
+        attention = self.attention_weights(source, target, flow)
+        floor, fraction = sampling_cell(flow)
+        weight = _fold_bilinear(attention / self.kernel_size**2, fraction)
+        radius = self.kernel_size // 2
+        offsets = torch.arange(-radius, radius + 2, device=flow.device)
+        index = window_index(floor, offsets, source.shape[-2:])
+        return weighted_gather(source, index, weight)
+
+    def attention_weights(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+        """Return the attention `[B, k², H, W]`, ≥ 0, sum 1; channel i·k + j is row i, column j.
+
+        Arguments and errors: see `forward`.
+        """
+        self._check(source, target, flow)
+        _, activation, to_logits = self.fully_connect_layer
+        return to_logits(activation(self._hidden(source, target, flow))).softmax(dim=1)
+
+    def _hidden(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+        """First convolution over the blocks `[B, hidden, H, W]`, without the blocks.
+
+        It is linear, so its target half and its source half add up. The blocks of the target,
+        convolved with stride k, are a plain convolution of the border-padded target. For the
+        source, all k² taps share one fractional offset and bilinear sampling commutes with
+        convolution: sample the convolved map once instead of convolving k² samples.
+        """
+        conv = self.fully_connect_layer[0]
+        target_weight, source_weight = conv.weight.split(self.channels, dim=1)
+        radius = self.kernel_size // 2
+        hidden_target = F.conv2d(_pad_border(target, radius), target_weight, conv.bias)
+
+        # Convolved at every position where its taps differ: from -r - 1 on all of them read the
+        # border pixel, so there clamping the position equals clamping each tap.
+        margin = radius + 1
+        convolved = F.conv2d(_pad_border(source, radius + margin), source_weight)
+        floor, fraction = sampling_cell(flow)
+        offsets = torch.arange(2, device=flow.device)
+        index = window_index(floor + margin, offsets, convolved.shape[-2:])
+        ones = torch.ones_like(fraction[:, :1])
+        return hidden_target + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+
+    def _check(self, source: Tensor, target: Tensor, flow: Tensor) -> None:
+        for name, feature in (("source", source), ("target", target)):
+            if feature.ndim != 4 or feature.shape[1] != self.channels:
+                raise ValueError(
+                    f"{name}: got shape {tuple(feature.shape)}, expected [B, {self.channels}, H, W]"
+                )
+        if source.shape[0] != target.shape[0]:
+            raise ValueError(
+                f"source: got batch size {source.shape[0]}, expected the target's {target.shape[0]}"
+            )
+        expected = (target.shape[0], 2, *target.shape[-2:])
+        if tuple(flow.shape) != expected:
+            raise ValueError(f"flow: got shape {tuple(flow.shape)}, expected {expected}")
+
+
+def _pad_border(x: Tensor, pad: int) -> Tensor:
+    return F.pad(x, (pad,) * 4, mode="replicate")
+
+
+def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
+    """Fold bilinear weights into tap weights: one weight per integer position.
+
+    Neighbouring taps share corner pixels, so k² bilinear taps touch (k + 1)² pixels only.
+
+    Args:
+        tap_weight: `[B, k², H, W]`, taps row by row.
+        fraction: `[B, 2, H, W]` in [0, 1), x then y, fractional part of the position.
+
+    Returns:
+        `[B, H, W, (k + 1)²]`, positions row by row.
+    """
+    k = round(tap_weight.shape[1] ** 0.5)
+    weight = tap_weight.permute(0, 2, 3, 1).unflatten(3, (k, k))
+    x, y = fraction.to(weight.dtype)[..., None, None].unbind(1)
+    weight = F.pad(weight * (1 - x), (0, 1)) + F.pad(weight * x, (1, 0))
+    weight = F.pad(weight * (1 - y), (0, 0, 0, 1)) + F.pad(weight * y, (0, 0, 1, 0))
+    return weight.flatten(3)
