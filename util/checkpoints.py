@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +48,18 @@ def _read(path: Path) -> object:
         raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError,
-            zipfile.BadZipFile) as error:  # fmt: skip
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as error:
+        # torch's own text advises weights_only=False, which would run what the file holds.
+        raise UserError(
+            f"cannot read the checkpoint {path}: it is no PyTorch file, or holds more than tensors"
+        ) from error
+    except Exception as error:  # torch.load raises many kinds for a file that is cut off or garbled
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the checkpoint {path}: {reason[:200]}") from error
+        raise UserError(
+            f"cannot read the checkpoint {path}: it is cut off or damaged ({reason[:120]})"
+        ) from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The record of a run on disk: loss_log.txt, eval_log.txt, metrics.jsonl and web/images."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,8 +72,8 @@ class RunLog:
             )
 
     def _record(self, kind: str, iteration: int, **values: float) -> None:
-        # NaN is no JSON: a score that nothing had is left out.
-        known = {name: value for name, value in values.items() if value == value}
+        # NaN and infinity are no JSON: a score that nothing had, a loss that blew up are left out.
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
         record = {"kind": kind, "iteration": iteration, "unix_time": round(time.time(), 3), **known}
         self._append("metrics.jsonl", json.dumps(record))
 

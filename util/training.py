@@ -111,6 +111,10 @@ class Trainer:
         self.last_iteration = options.niter + options.niter_decay
         for line in self.model.notes(options):
             print(line)
+        if options.display_id:
+            print(
+                "live display: no visdom panes in this version; --display_id=0 drops this note"
+            )
         done = 0
         if options.continue_train:
             lines, done = self.model.load_for_training(run_folder(options), options.which_iter)

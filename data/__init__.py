@@ -1,0 +1,42 @@
+"""Data sets by name: `data/<name>_dataset.py` holds the PairDataset of --dataset_mode=<name>."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from data.loader import create_loader
+from data.pair_dataset import PairDataset
+from util.errors import UserError
+
+__all__ = ["PairDataset", "create_dataset", "create_loader", "dataset_names", "find_dataset"]
+
+
+def dataset_names() -> list[str]:
+    """List the names that --dataset_mode takes."""
+    files = Path(__file__).parent.glob("*_dataset.py")
+    return sorted({file.stem.removesuffix("_dataset") for file in files} - {"pair"})
+
+
+def find_dataset(name: str) -> type[PairDataset]:
+    """Give the data set class of a name. Raises UserError for an unknown one."""
+    if name not in dataset_names():
+        raise UserError(f"--dataset_mode {name}: is not one of {', '.join(dataset_names())}")
+    module = importlib.import_module(f"data.{name}_dataset")
+    (found,) = (
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, PairDataset) and member.__module__ == module.__name__
+    )
+    return found
+
+
+def create_dataset(opt: Any, phase: str | None = None, augment: bool | None = None) -> PairDataset:
+    """Make the data set that options ask for and print what its user should know.
+
+    `phase` and `augment` as in PairDataset.from_options. Raises UserError for bad options or files.
+    """
+    dataset = find_dataset(opt.dataset_mode).from_options(opt, phase, augment)
+    for notice in dataset.notices:
+        print(f"Data: {notice}", flush=True)
+    return dataset

@@ -1,0 +1,305 @@
+"""Reading and checking the two tables of a data set: image pairs and key-point annotations.
+
+Row numbers in messages are lines of the file; the header is row 1.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import UserError
+from util.images import IMAGE_SUFFIXES
+
+PAIR_COLUMNS = ("from", "to")
+ANNOTATION_COLUMNS = ("name", "keypoints_y", "keypoints_x")
+MISSING = -1
+
+# Annotations with more rows than this share outside their frame were made for another frame.
+_OUTSIDE_SHARE = 0.01
+
+
+@dataclass
+class PairTable:
+    """The pairs of one phase, checked against its annotations and its image folder.
+
+    Attributes:
+        files: file names of the images that pairs use, as they are in the folder.
+        poses: float64 [len(files), K, 2], (x, y) in pixels of the frame; NaN = missing.
+        pairs: int64 [N, 2], (source, target) as positions in `files`.
+        rows: int64 [N], each pair's row in the pairs table.
+        bad: one message per pair that was left out, with file and row.
+        notices: what the user should be told once, such as names matched across spellings.
+    """
+
+    files: list[str]
+    poses: np.ndarray
+    pairs: np.ndarray
+    rows: np.ndarray
+    bad: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def read_pair_table(
+    pairs_path: Path,
+    annotation_path: Path,
+    image_folder: Path,
+    *,
+    frame: tuple[int, int],
+    keypoint_count: int = 18,
+    skip_bad_samples: bool = False,
+) -> PairTable:
+    """Read and check both tables; only annotations that a pair needs are looked at.
+
+    Args:
+        pairs_path: table `from,to` of image names.
+        annotation_path: table `name:keypoints_y:keypoints_x` of JSON lists, -1 = missing.
+        image_folder: the folder of the images.
+        frame: (height, width) in pixels that key points refer to (--old_size).
+        keypoint_count: key points a row must have.
+        skip_bad_samples: leave pairs with a problem out and list them, instead of raising.
+
+    Raises:
+        UserError: a table or folder is missing, empty or of another form; a pair has a problem
+            and skip_bad_samples is off; no good pair is left; or key points lie outside `frame`.
+    """
+    annotations = _Annotations(annotation_path, keypoint_count)
+    in_folder = _NameMatcher(list_images(image_folder))
+
+    images: dict[str, int | str] = {}  # name in the pairs table -> position, or what is wrong
+    files: list[str] = []
+    poses: list[list[tuple[float, float]]] = []
+    pairs: list[tuple[int, int]] = []
+    rows: list[int] = []
+    bad: list[str] = []
+
+    def look_up(name: str) -> int | str:
+        file_name = in_folder.find(name)
+        if file_name is None:
+            return f"image '{name}' is not in {image_folder}"
+        pose = annotations.find(name)
+        if isinstance(pose, str):
+            return pose
+        files.append(file_name)
+        poses.append(pose)
+        return len(files) - 1
+
+    for row, values in _read_rows(pairs_path, PAIR_COLUMNS, ","):
+        problem = values if isinstance(values, str) else None
+        pair = []
+        for name in () if problem else values:
+            if name not in images:
+                images[name] = look_up(name)
+            found = images[name]
+            if isinstance(found, str):
+                problem = found
+                break
+            pair.append(found)
+        if problem:
+            bad.append(f"{pairs_path}, row {row}: {problem}")
+        else:
+            pairs.append((pair[0], pair[1]))
+            rows.append(row)
+
+    if bad and not skip_bad_samples:
+        more = f" ({len(bad) - 1} more rows have problems)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{more}; mend it, or leave bad rows out with --skip_bad_samples")
+    if not pairs:
+        raise UserError(f"{bad[0]}; none of the {len(bad)} pairs can be used")
+
+    table = PairTable(
+        files=files,
+        poses=np.array(poses, dtype=np.float64),
+        pairs=np.array(pairs, dtype=np.int64),
+        rows=np.array(rows, dtype=np.int64),
+        bad=bad,
+    )
+    _check_frame(table.poses, frame, annotation_path)
+    if bad:
+        table.notices.append(
+            f"left out {len(bad)} of {len(pairs) + len(bad)} pairs (--skip_bad_samples), "
+            f"the first: {bad[0]}"
+        )
+    for matcher, where in ((in_folder, image_folder), (annotations.names, annotation_path)):
+        if matcher.respelt:
+            name, match = next(iter(matcher.respelt.items()))
+            table.notices.append(
+                f"{len(matcher.respelt)} image names of {pairs_path.name} are spelt differently "
+                f"in {where} and were matched, e.g. '{name}' with '{match}'"
+            )
+    return table
+
+
+def list_images(folder: Path) -> list[str]:
+    """List the image files of a folder, sorted. Raises UserError when it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+                and not entry.name.startswith(".")
+            )
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list the images ({error.strerror})") from None
+
+
+def normalised_name(name: str) -> str:
+    """Reduce an image name to what all its circulating spellings share.
+
+    `fasionWOMENTeesTanks…_1front.jpg` and `fashionWOMENTees_Tanks…_1front.png` become one.
+    """
+    stem = os.path.splitext(name)[0]
+    return re.sub(r"^fash?ion", "fashion", stem).replace("_", "")
+
+
+class _NameMatcher:
+    """Finds names among known ones: as they are, else by their only differently spelt match."""
+
+    def __init__(self, known: list[str]) -> None:
+        self._known = set(known)
+        self._by_normalised: dict[str, list[str]] | None = None
+        self.respelt: dict[str, str] = {}
+
+    def find(self, name: str) -> str | None:
+        if name in self._known:
+            return name
+        if self._by_normalised is None:
+            self._by_normalised = {}
+            for known in self._known:
+                self._by_normalised.setdefault(normalised_name(known), []).append(known)
+        matches = self._by_normalised.get(normalised_name(name), [])
+        if len(matches) != 1:
+            return None
+        self.respelt[name] = matches[0]
+        return matches[0]
+
+
+class _Annotations:
+    """The annotation table; a row's JSON is read when a pair asks for it."""
+
+    def __init__(self, path: Path, keypoint_count: int) -> None:
+        self._path = path
+        self._keypoint_count = keypoint_count
+        self._rows: dict[str, tuple[int, str, str]] = {}
+        self._bad: dict[str, str] = {}
+        unnamed = []
+        for row, values in _read_rows(path, ANNOTATION_COLUMNS, ":"):
+            if isinstance(values, str):
+                unnamed.append(f"{path}, row {row}: {values}")
+                continue
+            name, y, x = values
+            earlier = self._rows.setdefault(name, (row, y, x))
+            if earlier[1:] != (y, x):
+                self._bad[name] = (
+                    f"{path}, row {row}: '{name}' has other key points than in row {earlier[0]}"
+                )
+        self._unnamed_hint = f" (unreadable there: {unnamed[0]})" if unnamed else ""
+        self.names = _NameMatcher(list(self._rows))
+
+    def find(self, name: str) -> list[tuple[float, float]] | str:
+        """Give the (x, y) of each key point, NaN = missing; or say what is wrong."""
+        found = self.names.find(name)
+        if found is None:
+            return f"'{name}' has no row in {self._path}{self._unnamed_hint}"
+        if found in self._bad:
+            return self._bad[found]
+        row, text_y, text_x = self._rows[found]
+        lists = []
+        for column, text in zip(ANNOTATION_COLUMNS[1:], (text_y, text_x), strict=True):
+            values = _read_coordinates(text, self._keypoint_count)
+            if isinstance(values, str):
+                return f"{self._path}, row {row}: {column} of '{found}' {values}"
+            lists.append(values)
+        return [
+            (math.nan, math.nan) if MISSING in (y, x) else (x, y)
+            for y, x in zip(*lists, strict=True)
+        ]
+
+
+def _read_coordinates(text: str, count: int) -> list[float] | str:
+    """Read one JSON list of coordinates, or say what is wrong with it."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return f"is not a JSON list: {_shortened(text)}"
+    if not isinstance(values, list):
+        return f"is not a JSON list: {_shortened(text)}"
+    if len(values) != count:
+        return f"has {len(values)} values, {count} are needed"
+    for value in values:
+        number = type(value) in (int, float)
+        if not number or not (0 <= value < math.inf or value == MISSING):
+            return f"holds {json.dumps(value)}, neither a coordinate of at least 0 nor -1 (missing)"
+    return values
+
+
+def _read_rows(
+    path: Path, columns: tuple[str, ...], separator: str
+) -> Iterator[tuple[int, list[str] | str]]:
+    """Read a table: (row, values of `columns`) or (row, what is wrong with that row).
+
+    Raises UserError when the file is missing, empty, has another header or separator, or no rows.
+    """
+    wanted = separator.join(columns)
+    header: list[str] | None = None
+    row_count = 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+            for values in reader:
+                if not values:
+                    continue
+                if header is None:
+                    header = [name.strip() for name in values]
+                    positions = _column_positions(path, header, columns, separator)
+                    continue
+                row_count += 1
+                if len(values) == len(header):
+                    yield reader.line_num, [values[position].strip() for position in positions]
+                else:
+                    problem = f"has {len(values)} fields instead of {len(header)} ({wanted})"
+                    yield reader.line_num, problem
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is not a text table with the header {wanted} ({error})") from None
+    if header is None:
+        raise UserError(f"{path}: is empty; it needs the header {wanted} and one row per line")
+    if row_count == 0:
+        raise UserError(f"{path}: has a header but no rows")
+
+
+def _column_positions(
+    path: Path, header: list[str], columns: tuple[str, ...], separator: str
+) -> list[int]:
+    if not set(columns) <= set(header):
+        raise UserError(
+            f"{path}: the header is '{_shortened(separator.join(header))}', "
+            f"it must be {separator.join(columns)} (separated by '{separator}')"
+        )
+    return [header.index(column) for column in columns]
+
+
+def _check_frame(poses: np.ndarray, frame: tuple[int, int], path: Path) -> None:
+    height, width = frame
+    with np.errstate(invalid="ignore"):
+        outside = (poses > (width, height)).any(axis=(1, 2))
+    if outside.mean() < _OUTSIDE_SHARE:
+        return
+    x, y = np.nanmax(poses, axis=(0, 1))
+    raise UserError(
+        f"{path}: key points reach x = {x:g}, y = {y:g}, outside the frame of {height}×{width} "
+        f"(height×width) set by --old_size; name the frame they were made in, "
+        f"such as --old_size {'256,256' if max(x, y) <= 256 else 'height,width'}"
+    )
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

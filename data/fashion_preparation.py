@@ -1,0 +1,174 @@
+"""Splitting DeepFashion's img_highres into the train/ and test/ folders of the data set."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from data.annotations import normalised_name
+from data.preparation import run_in_parallel
+from util.errors import UserError
+from util.images import IMAGE_SUFFIXES, written_whole
+
+HIGHRES_FOLDER = "img_highres"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Outcome of one phase.
+
+    Attributes:
+        phase: "train" or "test".
+        listed: images the list names.
+        made: images copied or linked now; the rest of the found ones were there already.
+        missing: listed names without an image, in the list's order.
+    """
+
+    phase: str
+    listed: int
+    made: int
+    missing: list[str]
+
+    @property
+    def found(self) -> int:
+        """Listed images that are in the phase's folder now."""
+        return self.listed - len(self.missing)
+
+
+def derived_name(path: PurePosixPath) -> str:
+    """Give the data set's name of an image from its path below img_highres.
+
+    `MEN/Denim/id_00000080/01_1_front.jpg` becomes `fashionMENDenimid0000008001_1front.jpg`:
+    separators go, so do the underscores of the id and all but the first one of the file;
+    those of the category (`Tees_Tanks`) stay.
+    """
+    *folders, file = path.parts
+    if folders:
+        folders[-1] = folders[-1].replace("_", "")
+    first, underscore, rest = file.partition("_")
+    return "fashion" + "".join(folders) + first + underscore + rest.replace("_", "")
+
+
+def listed_name(line: str) -> str:
+    """Give the data set's name for a line of a list: that name itself, or a path of the download.
+
+    Paths may start above img_highres (`In-shop/img_highres/MEN/…`) or at `img/`.
+    """
+    line = line.strip().replace("\\", "/")
+    if "/" not in line:
+        return line
+    parts = PurePosixPath(line).parts
+    for folder in (HIGHRES_FOLDER, "img"):
+        if folder in parts:
+            parts = parts[parts.index(folder) + 1 :]
+    return derived_name(PurePosixPath(*parts))
+
+
+def split_fashion(
+    dataroot: str | Path,
+    highres: str | Path | None = None,
+    *,
+    phases: tuple[str, ...] = ("train", "test"),
+    link: bool = False,
+    workers: int = 8,
+) -> list[SplitReport]:
+    """Put the images that `<dataroot>/<phase>.lst` lists into `<dataroot>/<phase>/`.
+
+    Images are taken as they are, under the names the list gives them. Those already there are
+    kept. A name that differs from the download's only in its `fasion` prefix or its underscores
+    is found too. Missing names are written to `<dataroot>/missing-<phase>.txt`.
+
+    Args:
+        dataroot: folder of the data set.
+        highres: the download's image folder; None = `<dataroot>/img_highres`.
+        phases: the lists to work through.
+        link: make hard links instead of copies.
+        workers: threads.
+
+    Raises:
+        UserError: a list or the download is missing or empty, or no listed image was found.
+    """
+    root = Path(dataroot)
+    highres = Path(highres) if highres is not None else root / HIGHRES_FOLDER
+    lists = {phase: _read_list(root / f"{phase}.lst") for phase in phases}
+    sources = _images_by_name(highres)
+    reports = [
+        _split_phase(root, phase, names, sources, link, workers) for phase, names in lists.items()
+    ]
+    if not any(report.found for report in reports):
+        raise UserError(
+            f"{highres}: holds none of the listed images; e.g. "
+            f"'{next(iter(sources))}' is there, '{reports[0].missing[0]}' is listed"
+        )
+    return reports
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); "
+            "put the published train.lst and test.lst into the folder given by --dataroot"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file with one image name per line") from None
+    names = list(dict.fromkeys(listed_name(line) for line in lines if line.strip()))
+    if not names:
+        raise UserError(f"{path}: is empty; it must have one image name per line")
+    return names
+
+
+def _images_by_name(highres: Path) -> dict[str, Path]:
+    """Map the derived name of every image below img_highres to its path."""
+    if not highres.is_dir():
+        raise UserError(
+            f"{highres}: there is no such folder; unpack img_highres.zip of DeepFashion's in-shop "
+            "download (its password comes with the download's agreement) there, "
+            "or name its place with --img_highres"
+        )
+    sources: dict[str, Path] = {}
+    for folder, _, files in os.walk(highres):
+        for file in files:
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                path = Path(folder, file)
+                name = derived_name(PurePosixPath(path.relative_to(highres).as_posix()))
+                sources[name] = path
+    if not sources:
+        raise UserError(f"{highres}: has no images; is the download unpacked there?")
+    return sources
+
+
+def _split_phase(
+    root: Path, phase: str, names: list[str], sources: dict[str, Path], link: bool, workers: int
+) -> SplitReport:
+    respelt: dict[str, list[Path]] = {}
+    for name, path in sources.items():
+        respelt.setdefault(normalised_name(name), []).append(path)
+
+    tasks, missing = [], []
+    for name in names:
+        source = sources.get(name)
+        if source is None:
+            candidates = respelt.get(normalised_name(name), [])
+            source = candidates[0] if len(candidates) == 1 else None
+        if source is None:
+            missing.append(name)
+        elif not (root / phase / name).exists():
+            tasks.append((source, root / phase / name))
+
+    run_in_parallel(lambda task: _place(*task, link), tasks, workers, phase)
+    missing_file = root / f"missing-{phase}.txt"
+    if missing:
+        missing_file.write_text("\n".join(missing) + "\n", encoding="utf-8")
+    else:
+        missing_file.unlink(missing_ok=True)
+    return SplitReport(phase, len(names), len(tasks), missing)
+
+
+def _place(source: Path, target: Path, link: bool) -> None:
+    with written_whole(target) as temporary:
+        if link:
+            os.link(source, temporary)
+        else:
+            shutil.copyfile(source, temporary)

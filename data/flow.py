@@ -1,0 +1,65 @@
+"""True flow, which only the synthetic data set has."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from util.errors import UserError
+
+
+class FlowFolder:
+    """Files `<source stem>_2_<target stem>.npz` with `flow` [2, H, W] and `visible` bool [H, W].
+
+    Flow is (x, y), source position − target position, in pixels of the stored image.
+    """
+
+    def __init__(self, folder: Path, size: tuple[int, int]) -> None:
+        self._folder = folder
+        self._size = size
+
+    def read(self, source_stem: str, target_stem: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give float32 flow [2, h, w] and visible [h, w] (0 or 1) at the folder's size.
+
+        Flow is in pixels at that size. A pair without a file is nowhere visible.
+        Raises UserError when the file cannot be read or has other shapes.
+        """
+        path = self._folder / f"{source_stem}_2_{target_stem}.npz"
+        if not path.is_file():
+            return torch.zeros(2, *self._size), torch.zeros(self._size)
+        try:
+            with np.load(path) as arrays:
+                flow, visible = arrays["flow"], arrays["visible"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: cannot be read as true flow ({error})") from None
+        if flow.ndim != 3 or flow.shape[0] != 2 or visible.shape != flow.shape[1:]:
+            raise UserError(
+                f"{path}: expected flow [2, H, W] and visible [H, W], "
+                f"got {list(flow.shape)} and {list(visible.shape)}"
+            )
+        return scale_flow(
+            torch.from_numpy(flow.astype(np.float32)),
+            torch.from_numpy(visible.astype(bool)),
+            self._size,
+        )
+
+
+def scale_flow(
+    flow: torch.Tensor, visible: torch.Tensor, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resize flow [2, H, W] and visible [H, W] (bool) to `size` (height, width).
+
+    The x and y components are scaled with the width and the height. A pixel is visible only when
+    every pixel that it is blended from is; elsewhere flow is 0.
+    """
+    flow = torch.where(visible, flow, 0)
+    if flow.shape[1:] != tuple(size):
+        height, width = flow.shape[1:]
+        stacked = torch.cat((flow, visible[None].to(flow.dtype)))
+        stacked = F.interpolate(stacked[None], size=size, mode="bilinear", align_corners=False)[0]
+        visible = stacked[2] > 0.9999
+        ratio = torch.tensor([size[1] / width, size[0] / height])[:, None, None]
+        flow = torch.where(visible, stacked[:2] * ratio, 0)
+    return flow, visible.to(torch.float32)

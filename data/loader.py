@@ -1,0 +1,73 @@
+"""Loading batches, in worker processes if asked to."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data.sampler import TrainingSampler
+from util.errors import UserError
+
+
+class PairLoader(DataLoader):
+    """DataLoader whose worker processes raise the same one-line UserError as the data set."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
+            last_line = str(error).rstrip().rsplit("\n", 1)[-1]
+            raise UserError(last_line.removeprefix("util.errors.UserError: ")) from None
+
+
+def create_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    training: bool,
+    workers: int = 0,
+    seed: int = 0,
+    shuffle: bool = True,
+    start_iteration: int = 0,
+) -> PairLoader:
+    """Make the loader of a data set; items come out in the same batches for any `workers`.
+
+    Args:
+        dataset: a PairDataset, or one that takes the same keys.
+        batch_size: samples of a batch.
+        training: True = endless shuffled batches (TrainingSampler, at `.batch_sampler`);
+            False = one pass in order, the last partial batch included.
+        workers: worker processes, at most the machine's cores; 0 = load in this process.
+        seed: of the order of training.
+        shuffle: False = training keeps the data set's order (--serial_batches).
+        start_iteration: training batches already done before a resumed run.
+    """
+    workers = min(workers, os.cpu_count() or 1)
+    if training:
+        order: dict[str, Any] = {
+            "batch_sampler": TrainingSampler(
+                len(dataset), batch_size, seed, shuffle, start_iteration
+            )
+        }
+    else:
+        order = {"batch_size": batch_size, "shuffle": False, "drop_last": False}
+    return PairLoader(
+        dataset,
+        **order,
+        num_workers=workers,
+        worker_init_fn=_init_worker,
+        persistent_workers=training and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        # Its own generator: making a loader must not advance the global random state.
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _init_worker(_worker: int) -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group of processes: the main one finishes its iteration and saves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

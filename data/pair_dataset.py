@@ -1,0 +1,287 @@
+"""The data set of image pairs of one person; the subclasses say only what differs."""
+
+import argparse
+import filecmp
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from data.annotations import read_pair_table
+from data.augmentation import (
+    Augmentation,
+    affine_matrix,
+    draw_augmentation,
+    transform_points,
+    warp_image,
+    weaken_for_target,
+)
+from data.flow import FlowFolder
+from data.pose_maps import pose_maps
+from util.argument_types import non_negative_float, positive_int, scale_range, size
+from util.errors import UserError
+from util.images import read_image, resize_image, to_tensor
+
+
+class PairDataset(Dataset):
+    """Pairs of images of one person in two poses.
+
+    Files: `<dataroot>/<phase>/` (images), `<dataroot>/<prefix>-pairs-<phase>.csv` (`from,to`),
+    `<dataroot>/<prefix>-annotation-<phase>.csv` (`name:keypoints_y:keypoints_x`).
+
+    An item is a dictionary: `P1`, `P2` source and target image, float32 [3, H, W] in [-1, 1];
+    `BP1`, `BP2` their pose maps, float32 [18, H, W]; `P1_path`, `P2_path`; `pose1`, `pose2`
+    float32 [18, 2], (x, y) in pixels at load size after augmentation, NaN = missing. When
+    `<dataroot>/flow` exists and the phase is "test" also `flow` [2, H, W] and `visible` [H, W]
+    (see data/flow.py).
+
+    Keys are an index (of epoch 0) or (epoch, index). The augmentation of an item depends on
+    (seed, epoch, index) alone, so neither workers nor order change it.
+
+    Args:
+        dataroot: folder of the data set.
+        phase: "train", "test" or another name for which files exist.
+        load_size: (height, width) every image is resized to; None = the class's default.
+        old_size: (height, width) of the frame that key points refer to; None = default.
+        augmentation: ranges of the random affine transform; the default draws nothing.
+        keypoint_count: key points of a pose.
+        max_dataset_size: use only the first so many pairs; None = all.
+        skip_bad_samples: go on without bad rows and unreadable images, instead of raising.
+        seed: of the augmentation.
+
+    Raises:
+        UserError: naming the file and row that are missing or bad, when made or when read.
+    """
+
+    file_prefixes: ClassVar[tuple[str, ...]]
+    default_load_size: ClassVar[tuple[int, int]]
+    default_old_size: ClassVar[tuple[int, int]]
+    default_augmentation: ClassVar[Augmentation] = Augmentation()
+
+    def __init__(
+        self,
+        dataroot: str | Path,
+        phase: str,
+        *,
+        load_size: tuple[int, int] | None = None,
+        old_size: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
+        keypoint_count: int = 18,
+        max_dataset_size: int | None = None,
+        skip_bad_samples: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.phase = phase
+        self.load_size = load_size or self.default_load_size
+        self.old_size = old_size or self.default_old_size
+        self.augmentation = augmentation or Augmentation()
+        self.skip_bad_samples = skip_bad_samples
+        self.seed = seed
+
+        root = Path(dataroot)
+        if not root.is_dir():
+            raise UserError(f"--dataroot {root}: there is no such folder; see dataset/README.md")
+        self.image_folder = root / phase
+        if not self.image_folder.is_dir():
+            raise UserError(
+                f"{self.image_folder}: the image folder of phase '{phase}' is missing; "
+                "see dataset/README.md for the layout"
+            )
+        self.pairs_path = self._find_table(root, "pairs")
+        self.annotation_path = self._find_table(root, "annotation")
+        table = read_pair_table(
+            self.pairs_path,
+            self.annotation_path,
+            self.image_folder,
+            frame=self.old_size,
+            keypoint_count=keypoint_count,
+            skip_bad_samples=skip_bad_samples,
+        )
+        self.notices = table.notices
+        self.bad_rows = table.bad
+        self._files = table.files
+        self._poses = table.poses
+        self._pairs = table.pairs[:max_dataset_size]
+        self._rows = table.rows[:max_dataset_size]
+
+        flow_folder = root / "flow"
+        has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
+        self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
+        # Shared memory, so that worker processes count too; each in its own slot, without a lock.
+        slots = (os.cpu_count() or 1) + 1
+        self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
+
+    @classmethod
+    def add_options(
+        cls, parser: argparse.ArgumentParser, is_train: bool
+    ) -> argparse.ArgumentParser:
+        """Add the data set's options, with its own defaults, to the parser and return it."""
+        augmentation = cls.default_augmentation if is_train else Augmentation()
+        group = parser.add_argument_group("images and poses")
+        group.add_argument(
+            "--load_size",
+            type=size,
+            default=cls.default_load_size,
+            help="height,width of the network's images in pixels; one number is a square",
+        )
+        group.add_argument(
+            "--old_size",
+            type=size,
+            default=cls.default_old_size,
+            help="height,width of the frame that annotated key points refer to",
+        )
+        group.add_argument(
+            "--structure_nc", type=positive_int, default=18, help="key points of a pose"
+        )
+        group.add_argument("--image_nc", type=positive_int, default=3, help="channels of an image")
+        group.add_argument(
+            "--angle",
+            type=non_negative_float,
+            default=augmentation.angle,
+            help="training: rotate by up to ± so many degrees; 0 = off",
+        )
+        group.add_argument(
+            "--shift",
+            type=non_negative_float,
+            default=augmentation.shift,
+            help="training: shift by up to ± so many pixels; 0 = off",
+        )
+        group.add_argument(
+            "--scale",
+            type=scale_range,
+            default=augmentation.scale,
+            help="training: scale by a factor within low,high; 1 = off",
+        )
+        group.add_argument(
+            "--max_dataset_size",
+            type=positive_int,
+            default=None,
+            help="use only the first so many pairs",
+        )
+        group.add_argument(
+            "--skip_bad_samples",
+            action="store_true",
+            help="go on without rows and images that are bad, instead of stopping",
+        )
+        return parser
+
+    @classmethod
+    def from_options(
+        cls, opt: Any, phase: str | None = None, augment: bool | None = None
+    ) -> "PairDataset":
+        """Make the data set that options ask for.
+
+        `phase` None means opt.phase. Unless `augment` says otherwise, items are augmented when
+        opt.is_train and the phase is opt.phase: not for evaluation, within training or without.
+        """
+        phase = phase or opt.phase
+        is_train = getattr(opt, "is_train", False)
+        augmentation = Augmentation(opt.angle, opt.shift, tuple(opt.scale))
+        if augmentation.active and not is_train:
+            raise UserError("--angle, --shift, --scale: are for training only; leave them out")
+        if opt.image_nc != 3:
+            raise UserError(f"--image_nc {opt.image_nc}: images are read as RGB; it must be 3")
+        if augment is None:
+            augment = is_train and phase == opt.phase
+        return cls(
+            opt.dataroot,
+            phase,
+            load_size=opt.load_size,
+            old_size=opt.old_size,
+            augmentation=augmentation if augment else Augmentation(),
+            keypoint_count=opt.structure_nc,
+            max_dataset_size=opt.max_dataset_size,
+            skip_bad_samples=opt.skip_bad_samples,
+            seed=getattr(opt, "seed", None) or 0,
+        )
+
+    @property
+    def skipped_reads(self) -> int:
+        """Items replaced so far because an image could not be read (--skip_bad_samples)."""
+        return int(self._skipped_reads.sum())
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        if not self.skip_bad_samples:
+            return self._load(epoch, index)
+        for offset in range(len(self)):
+            try:
+                return self._load(epoch, (index + offset) % len(self))
+            except UserError:
+                worker = get_worker_info()
+                slot = 0 if worker is None else worker.id + 1
+                self._skipped_reads[slot % len(self._skipped_reads)] += 1
+        raise UserError(f"{self.pairs_path}: no pair has images that can be read")
+
+    def item_random_state(self, epoch: int, index: int) -> np.random.RandomState:
+        """Make the random state of one item's augmentation."""
+        low, high = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
+        return np.random.RandomState([low, high, epoch & 0xFFFFFFFF, index])
+
+    def load_pair(self, index: int, rng: np.random.RandomState) -> dict[str, Any]:
+        """Load item `index`, drawing its augmentation, if any, from `rng`."""
+        source, target = self._pairs[index]
+        item: dict[str, Any] = {}
+        drawn = [None, None]
+        if self.augmentation.active:
+            drawn[0] = draw_augmentation(rng, self.augmentation)
+            drawn[1] = weaken_for_target(draw_augmentation(rng, self.augmentation))
+        for number, position, parameters in ((1, source, drawn[0]), (2, target, drawn[1])):
+            path = self.image_folder / self._files[position]
+            image = self._read(path, index)
+            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
+            if parameters is not None:
+                matrix = affine_matrix(parameters, self.load_size)
+                image = warp_image(image, matrix)
+                pose = transform_points(pose, matrix)
+            pose = torch.from_numpy(_to_float32(pose))
+            item[f"P{number}"] = to_tensor(image)
+            item[f"BP{number}"] = pose_maps(pose, self.load_size)
+            item[f"P{number}_path"] = str(path)
+            item[f"pose{number}"] = pose
+        if self._flow is not None:
+            stems = [Path(self._files[position]).stem for position in (source, target)]
+            item["flow"], item["visible"] = self._flow.read(*stems)
+        return item
+
+    def _load(self, epoch: int, index: int) -> dict[str, Any]:
+        return self.load_pair(index, self.item_random_state(epoch, index))
+
+    def _read(self, path: Path, index: int) -> Any:
+        try:
+            return resize_image(read_image(path), self.load_size)
+        except UserError as error:
+            raise UserError(
+                f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: "
+                "replace the file, or go on without it with --skip_bad_samples"
+            ) from None
+
+    def _find_table(self, root: Path, kind: str) -> Path:
+        names = [f"{prefix}-{kind}-{self.phase}.csv" for prefix in self.file_prefixes]
+        found = [root / name for name in names if (root / name).is_file()]
+        if not found:
+            others = ", ".join(sorted(path.name for path in root.glob("*.csv"))) or "none"
+            raise UserError(
+                f"{root / names[0]}: there is no such file"
+                + "".join(f" (nor {name})" for name in names[1:])
+                + f"; tables there: {others}"
+            )
+        if len(found) > 1 and not filecmp.cmp(*found, shallow=False):
+            raise UserError(f"{found[0]} and {found[1]} differ; keep the one that is meant")
+        return found[0]
+
+
+def _to_float32(pose: np.ndarray) -> np.ndarray:
+    """Round to float32, never up to the next whole number: pose maps use the whole part."""
+    rounded = pose.astype(np.float32)
+    return np.where(
+        np.trunc(rounded) == np.trunc(pose), rounded, np.nextafter(rounded, np.float32(0))
+    )

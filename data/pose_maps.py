@@ -1,0 +1,39 @@
+"""Gaussian key-point maps: the form in which the networks read a pose."""
+
+import torch
+
+
+def pose_maps(
+    pose: torch.Tensor,
+    size: tuple[int, int],
+    sigma: float = 6.0,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Draw one Gaussian per key point: exp(-((row - a)² + (column - b)²) / (2 sigma²)).
+
+    The centre (a, b) is the key point truncated toward zero to whole pixels. It may lie outside
+    the map and still determines it. The Gaussian is separable: each map is the outer product of
+    two one-dimensional ones.
+
+    Args:
+        pose: [..., K, 2], (x, y) in pixels of the map; NaN = missing, which gives a zero map.
+        size: (height, width) of the maps.
+        sigma: standard deviation in pixels.
+        dtype: floating-point type of the maps.
+
+    Returns:
+        [..., K, height, width] in [0, 1], on the device of `pose`.
+    """
+    height, width = size
+    centre = torch.trunc(pose)
+    rows = _gaussian(centre[..., 1], height, sigma, dtype)
+    columns = _gaussian(centre[..., 0], width, sigma, dtype)
+    return rows.unsqueeze(-1) * columns.unsqueeze(-2)
+
+
+def _gaussian(centre: torch.Tensor, length: int, sigma: float, dtype: torch.dtype) -> torch.Tensor:
+    """Give [..., length] samples of a Gaussian about centre [...]; zeros where it is NaN."""
+    position = torch.arange(length, device=centre.device, dtype=torch.float32)
+    distance = position - centre.to(torch.float32).unsqueeze(-1)
+    values = torch.exp(distance.square() / (-2 * sigma**2))
+    return torch.nan_to_num(values, nan=0.0).to(dtype)

@@ -1,0 +1,56 @@
+"""Make the folders of resized images that the metric commands name.
+
+    python -m script.resize_dataset --dataset_mode=fashion   (test_256, train_256)
+    python -m script.resize_dataset --dataset_mode=market    (test_12864, train_12864)
+
+Every image of the phase's folder is resized, as the data set resizes it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from data import dataset_names, find_dataset
+from data.resizing import resize_folder, resized_folder_name
+from options.parser import Parser, run_program
+from util.argument_types import positive_int, size
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Resize the phases' folders; give 1 when images were unreadable, else 0.
+
+    Raises:
+        UserError: bad options, a folder without images, or one that cannot be written.
+    """
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset_mode", required=True, help=", ".join(dataset_names()))
+    parser.add_argument("--dataroot", help="folder of the data set; None is ./dataset/MODE")
+    parser.add_argument("--phases", default="test,train", help="image folders to resize")
+    parser.add_argument("--size", type=size, help="height,width; None is the data set's load_size")
+    parser.add_argument("--format", choices=("png", "jpg"), default="png", help="png loses nothing")
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="threads")
+    options = parser.parse_all(arguments)
+
+    new_size = options.size or find_dataset(options.dataset_mode).default_load_size
+    root = Path(options.dataroot or f"./dataset/{options.dataset_mode}")
+    unreadable = 0
+    for phase in options.phases.split(","):
+        report = resize_folder(
+            root / phase,
+            root / resized_folder_name(phase, new_size),
+            new_size,
+            image_format=options.format,
+            workers=options.workers,
+        )
+        print(
+            f"{report.folder}: {report.found} images found, {report.written} written, "
+            f"{report.skipped} there already, {len(report.unreadable)} unreadable"
+        )
+        for message in report.unreadable:
+            print(f"error: {message}", file=sys.stderr)
+        unreadable += len(report.unreadable)
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    run_program(main)
