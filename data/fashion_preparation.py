@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from data.annotations import normalised_name
 from data.preparation import run_in_parallel
 from util.errors import UserError
-from util.images import IMAGE_SUFFIXES, written_whole
+from util.files import written_whole
+from util.images import IMAGE_SUFFIXES
 
 HIGHRES_FOLDER = "img_highres"
 

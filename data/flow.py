@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from util.errors import UserError
+from util.flow import resize_flow
 
 
 class FlowFolder:
@@ -56,10 +57,8 @@ def scale_flow(
     """
     flow = torch.where(visible, flow, 0)
     if flow.shape[1:] != tuple(size):
-        height, width = flow.shape[1:]
-        stacked = torch.cat((flow, visible[None].to(flow.dtype)))
-        stacked = F.interpolate(stacked[None], size=size, mode="bilinear", align_corners=False)[0]
-        visible = stacked[2] > 0.9999
-        ratio = torch.tensor([size[1] / width, size[0] / height])[:, None, None]
-        flow = torch.where(visible, stacked[:2] * ratio, 0)
+        share = visible[None, None].to(flow.dtype)
+        share = F.interpolate(share, size=size, mode="bilinear", align_corners=False)[0, 0]
+        visible = share > 0.9999
+        flow = torch.where(visible, resize_flow(flow[None], size)[0], 0)
     return flow, visible.to(torch.float32)

@@ -168,5 +168,15 @@ class BaseModel(ABC):
                 f"optimisers: start fresh, the checkpoint is of --model={state['model']}",
             ], 0
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            rates = [group["initial_lr"] for group in optimizer.param_groups]
+            try:
+                optimizer.load_state_dict(state["optimizers"][name])
+            except (KeyError, ValueError) as error:
+                raise UserError(
+                    f"{folder / label}_state.pth: its optimiser {name} is of another network; give "
+                    "the options it was trained with, or move the file away to start it fresh"
+                ) from error
+            # The file's learning rate came with it; the one of the options counts.
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["initial_lr"] = rate
         return [*lines, f"optimisers: as after iteration {state['iteration']}"], state["iteration"]

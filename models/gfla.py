@@ -35,13 +35,15 @@ def _layers(text: str) -> list[int]:
 
 def _kernel_sizes(text: str) -> dict[int, int]:
     try:
-        return {
-            int(layer): int(size) for layer, size in (part.split("=") for part in text.split(","))
-        }
+        pairs = [tuple(map(int, part.split("="))) for part in text.split(",")]
+        sizes = dict(pairs)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"got '{text}', expected LAYER=SIZE pairs such as 2=5,3=3"
         ) from None
+    if len(sizes) < len(pairs):
+        raise argparse.ArgumentTypeError(f"got a layer twice in '{text}'")
+    return sizes
 
 
 def _check_attention(layers: list[int] | None, kernel_size: dict[int, int] | None) -> None:

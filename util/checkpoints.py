@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.images import written_whole
+from util.files import written_whole
 
 
 @dataclass

@@ -1,9 +1,6 @@
 """Reading, resizing, converting and writing images; the one place where pixels meet files."""
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import torch
 from PIL import Image
 
 from util.errors import UserError
+from util.files import written_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -86,23 +84,3 @@ def save_image(path: str | os.PathLike, image: np.ndarray | Image.Image, quality
     options = {"quality": quality} if image_format in ("JPEG", "WEBP") else {}
     with written_whole(path) as temporary:
         image.save(temporary, format=image_format, **options)
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`, renamed to it when the block succeeds.
-
-    The folder is made when missing; after a failure nothing stays behind.
-    Raises UserError when the operating system refuses (full disk, no permission).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None

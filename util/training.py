@@ -112,9 +112,7 @@ class Trainer:
         for line in self.model.notes(options):
             print(line)
         if options.display_id:
-            print(
-                "live display: no visdom panes in this version; --display_id=0 drops this note"
-            )
+            print("live display: no visdom panes in this version; --display_id=0 drops this note")
         done = 0
         if options.continue_train:
             lines, done = self.model.load_for_training(run_folder(options), options.which_iter)
@@ -188,6 +186,8 @@ class Trainer:
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
         options, is_last = self.options, iteration == self.last_iteration
         self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
+        # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
+        torch.manual_seed((options.seed << 32 | iteration) & (2**63 - 1))
         losses = self.model.training_step(batch, iteration)
         bar.update()
         if time.monotonic() - self._bar_time > 0.5:  # reading a loss waits for the GPU
