@@ -1,0 +1,347 @@
+"""Options: the published commands, defaults, what is refused and how it is said."""
+
+import argparse
+import os
+import shlex
+
+import pytest
+from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here, run_python
+from helpers import train_options as market_options
+
+from options.base_options import options_text
+from options.test_options import build_test_parser, parse_test_options
+from options.train_options import build_train_parser, parse_train_options
+from script.options_table import END, START, option_rows, options_markdown, updated
+from util.errors import UserError
+
+# Word for word as in the documentation of this family of code.
+STAGE_1 = (
+    "--name=fashion --model=poseflownet --attn_layer=2,3 --kernel_size=2=5,3=3 --gpu_id=0 "
+    "--dataset_mode=fashion --dataroot=./dataset/fashion"
+)
+STAGE_2 = (
+    "--name=fashion --model=pose --attn_layer=2,3 --kernel_size=2=5,3=3 --gpu_id=0 "
+    "--dataset_mode=fashion --dataroot=./dataset/fashion --continue_train"
+)
+TEST_FASHION = (
+    "--name=pose_fashion_checkpoints --model=pose --attn_layer=2,3 --kernel_size=2=5,3=3 "
+    "--gpu_id=0 --dataset_mode=fashion --dataroot=./dataset/fashion "
+    "--results_dir=./eval_results/fashion"
+)
+TEST_MARKET = (
+    "--name=pose_market_checkpoints --model=pose --attn_layer=2 --kernel_size=2=3 --gpu_id=0 "
+    "--dataset_mode=market --dataroot=./dataset/market --results_dir=./eval_results/market"
+)
+FASHION = {
+    "attn_layer": [2, 3],
+    "kernel_size": {2: 5, 3: 3},
+    "gpu_ids": [0],
+    "dataset_mode": "fashion",
+    "dataroot": "./dataset/fashion",
+    "load_size": (256, 256),
+    "old_size": (256, 176),
+}
+SHARED_DEFAULTS = {
+    "name": "experiment_name",
+    "checkpoints_dir": "./result",
+    "which_iter": "latest",
+    "gpu_ids": [0],
+    "structure_nc": 18,
+    "image_nc": 3,
+    "serial_batches": False,
+    "max_dataset_size": None,
+    "dataroot": "./dataset/fashion",
+    "use_spect_g": False,
+    "attn_layer": [2, 3],
+    "kernel_size": {2: 5, 3: 3},
+}
+TRAIN_DEFAULTS = {
+    **SHARED_DEFAULTS,
+    "phase": "train",
+    "continue_train": False,
+    "batchSize": 8,
+    "display_id": 1,
+    "display_port": 8096,
+    "iter_count": 1,
+    "niter": 5000000,
+    "niter_decay": 0,
+    "lr_policy": "lambda",
+    "lr": 1e-4,
+    "display_freq": 1000,
+    "print_freq": 1000,
+    "eval_iters_freq": 15000,
+    "save_latest_freq": 1000,
+    "save_iters_freq": 10000,
+    "no_html": False,
+    "vgg_weights": "imagenet",
+    "init_type": "orthogonal",
+}
+STAGE_1_DEFAULTS = {"lambda_correct": 20.0, "lambda_regularization": 0.01}
+STAGE_2_DEFAULTS = {
+    "lambda_rec": 5.0,
+    "lambda_g": 2.0,
+    "lambda_correct": 5.0,
+    "lambda_style": 500.0,
+    "lambda_content": 0.5,
+    "lambda_regularization": 0.0025,
+    "gan_mode": "lsgan",
+    "ratio_g2d": 0.1,
+    "use_spect_d": True,
+    "dis_layers": 4,
+}
+
+
+def assert_options(options, expected):
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("parse", "command", "expected"),
+    [
+        (
+            parse_train_options,
+            STAGE_1,
+            {**FASHION, "name": "fashion", "model": "poseflownet", "continue_train": False},
+        ),
+        (
+            parse_train_options,
+            STAGE_2,
+            {**FASHION, "name": "fashion", "model": "pose", "continue_train": True},
+        ),
+        (
+            parse_test_options,
+            TEST_FASHION,
+            {
+                **FASHION,
+                "name": "pose_fashion_checkpoints",
+                "model": "pose",
+                "results_dir": "./eval_results/fashion",
+            },
+        ),
+        (
+            parse_test_options,
+            TEST_MARKET,
+            {
+                "name": "pose_market_checkpoints",
+                "model": "pose",
+                "attn_layer": [2],
+                "kernel_size": {2: 3},
+                "gpu_ids": [0],
+                "dataset_mode": "market",
+                "dataroot": "./dataset/market",
+                "results_dir": "./eval_results/market",
+                "load_size": (128, 64),
+                "old_size": (128, 64),
+            },
+        ),
+    ],
+)
+def test_published_commands(parse, command, expected):
+    assert_options(parse(shlex.split(command)), expected)
+
+
+def test_defaults():
+    stage_1 = parse_train_options(["--model=poseflownet"])
+    stage_2 = parse_train_options(["--model=pose"])
+    assert_options(stage_1, {**TRAIN_DEFAULTS, **STAGE_1_DEFAULTS})
+    assert_options(stage_2, {**TRAIN_DEFAULTS, **STAGE_2_DEFAULTS})
+    assert {"display_env", "display_winsize", "display_single_pane_ncols"} <= vars(stage_2).keys()
+    assert_options(
+        parse_test_options([]),
+        {**SHARED_DEFAULTS, "model": "pose", "phase": "test", "batchSize": 1, "save_input": False},
+    )
+
+
+def test_market_settings_are_the_default_of_market():
+    expected = {
+        "attn_layer": [2],
+        "kernel_size": {2: 3},
+        "dis_layers": 3,
+        "angle": 5,
+        "shift": 5,
+        "scale": (0.95, 1.05),
+    }
+    assert_options(market_options(), expected)
+    assert_options(inference_options(), {"angle": 0, "shift": 0, "scale": (1.0, 1.0)})
+
+
+def test_layers_are_sorted():
+    options = market_options("--attn_layer=3,1", "--kernel_size=3=3,1=7")
+    assert_options(options, {"attn_layer": [1, 3], "kernel_size": {1: 7, 3: 3}})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("--gpu_id=-1", []), ("--gpu_ids=-1", []), ("--gpu_ids=1", [1]), ("--gpu_id=1,0", [1, 0])],
+)
+def test_gpu_ids(text, expected):
+    assert parse_test_options([text]).gpu_ids == expected
+    assert parse_test_options(text.split("=")).gpu_ids == expected
+
+
+def test_never_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert parse_train_options([]).nThreads == 3
+    assert parse_train_options(["--nThreads=2"]).nThreads == 2
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0", "no"])
+def test_switches_that_are_on_can_be_turned_off(value):
+    assert parse_train_options(["--use_spect_d", value]).use_spect_d is False
+    assert parse_train_options(["--use_spect_g"]).use_spect_g is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--lr_polcy=step"], ["--lr_polcy", "--lr_policy"]),
+        (["--batch_size=8"], ["--batch_size", "--batchSize"]),
+        (["--dataroots", "x"], ["--dataroots", "--dataroot?"]),
+        (["--lambda_recc=1", "--model=pose"], ["--lambda_recc", "--lambda_rec?"]),
+        (["--qqqqqq"], ["--qqqqqq", "--help"]),
+        (["latest"], ["'latest'"]),
+        (["--nam=x"], ["--nam", "--name"]),  # no abbreviations: the next version may add --names
+    ],
+)
+def test_unknown_option_names_the_nearest(arguments, parts):
+    with pytest.raises(UserError) as error:
+        parse_train_options(arguments)
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--attn_layer=2"], ["--kernel_size", "[2] and None"]),
+        (["--kernel_size=2=5"], ["--attn_layer", "None and {2: 5}"]),
+        (["--attn_layer=2,3", "--kernel_size=2=5"], ["--kernel_size", "[2, 3]", "{2: 5}"]),
+        (["--attn_layer=2", "--kernel_size=2=5,3=3"], ["--kernel_size", "[2]", "3: 3"]),
+        (["--attn_layer=2", "--kernel_size=2=4"], ["--kernel_size", "4", "odd"]),
+        (["--attn_layer=2", "--kernel_size=2=1"], ["--kernel_size", "got 1", "layer 2"]),
+        (["--attn_layer=4", "--kernel_size=4=3"], ["--attn_layer", "4"]),
+        (["--attn_layer=0", "--kernel_size=0=3"], ["--attn_layer", "0"]),
+        (["--attn_layer=2,2", "--kernel_size=2=3"], ["--attn_layer", "twice"]),
+        (["--attn_layer=2", "--kernel_size=2=3,2=5"], ["--kernel_size", "twice"]),
+        (["--attn_layer=two"], ["--attn_layer", "two"]),
+        (["--attn_layer=2", "--kernel_size=5"], ["--kernel_size", "2=5,3=3"]),
+        (["--attn_layer=2", "--kernel_size=2=5=1"], ["--kernel_size"]),
+        (["--batchSize=0"], ["--batchSize", "0"]),
+        (["--niter=-1"], ["--niter"]),
+        (["--lr=fast"], ["--lr", "fast"]),
+        (["--gpu_ids=one"], ["--gpu_id", "one"]),
+        (["--lr_policy=cosine"], ["--lr_policy", "cosine", "exponent"]),
+        (["--gan_mode=vanilla"], ["--gan_mode", "vanilla", "lsgan"]),
+        (["--use_spect_d=maybe"], ["--use_spect_d", "maybe"]),
+        (["--model=posenet"], ["--model", "posenet", "poseflownet"]),
+        (["--model=base"], ["--model", "base"]),
+        (["--dataset_mode=market1501"], ["--dataset_mode", "market1501", "market"]),
+        (["--name=a/b"], ["--name", "a/b"]),
+        (["--name=.."], ["--name"]),
+        (["--name"], ["--name"]),
+    ],
+)
+def test_bad_values_are_refused_by_name(arguments, parts):
+    with pytest.raises(UserError) as error:
+        parse_train_options(arguments)
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "parts"),
+    [
+        ("train.py", ["--model=posenet"], ["--model", "posenet"]),
+        ("test.py", ["--dataset_mode=nowhere"], ["--dataset_mode", "nowhere"]),
+        ("train.py", [*MARKET, "--dataroot=./no/such/folder"], ["--dataroot", "no/such/folder"]),
+        ("test.py", [*MARKET[:2], "--dataroot=./no/such/folder"], ["--dataroot"]),
+        ("test.py", ["--batchSize=many"], ["--batchSize", "many"]),
+        ("test.py", ["--continue_train"], ["--continue_train"]),
+    ],
+)
+def test_programs_end_with_one_line(program, arguments, parts):
+    assert_one_line_error(run_here(program, *arguments), *parts)
+
+
+def test_missing_files_end_with_one_line(tiny_market, tmp_path):
+    data = [*MARKET[:2], f"--dataroot={tiny_market}"]
+    folder = f"--checkpoints_dir={tmp_path}"
+    missing_net = str(tmp_path / "none" / "7_net_G.pth")
+    tested = run_here("test.py", *data, folder, "--name=none", "--which_iter=7")
+    assert_one_line_error(tested, "no checkpoint", missing_net)
+    continued = run_here(
+        "train.py", *data, folder, "--name=none", "--continue_train", "--vgg_weights=random"
+    )
+    assert_one_line_error(continued, str(tmp_path / "none"), "--name")
+    weights = run_here("train.py", *data, folder, "--name=new", "--vgg_weights=./no/vgg19.pth")
+    assert_one_line_error(weights, "--vgg_weights", "no/vgg19.pth")
+    assert not (tmp_path / "new").exists()  # a run that cannot start leaves nothing behind
+
+
+def test_a_real_process_ends_with_code_2_and_no_traceback():
+    process = run_python("train.py", "--modle=pose")
+    assert_one_line_error(process, "--modle", "--model")
+    assert process.stdout == ""
+
+
+@pytest.mark.parametrize("build", [build_train_parser, build_test_parser])
+def test_help_shows_every_option(build):
+    parser = build(["--dataset_mode=market"])
+    text = parser.format_help()
+    for action in parser._actions:
+        for name in action.option_strings:
+            assert name in text
+        assert action.help
+
+
+def test_options_text_has_every_option_on_its_line():
+    options = argparse.Namespace(b=[2], a="x", kernel_size={2: 3})
+    lines = options_text(options).splitlines()
+    assert lines[1:-1] == ["a: x", "b: [2]", "kernel_size: {2: 3}"]
+
+
+def test_options_table_has_every_option():
+    sections = options_markdown().split("### ")
+    tables = {section.split("\n")[0]: section for section in sections[1:]}
+    parsers = {
+        "train.py": [
+            build_train_parser([f"--model={model}", "--dataset_mode=market"])
+            for model in ("poseflownet", "pose")
+        ],
+        "test.py": [build_test_parser(["--dataset_mode=market"])],
+    }
+    assert tables.keys() == parsers.keys()
+    for program, of_program in parsers.items():
+        rows = [line for line in tables[program].splitlines() if line.startswith("| `--")]
+        assert all(row.count("|") == 4 for row in rows)
+        for parser in of_program:
+            for names, (default, text) in option_rows(parser).items():
+                assert any(
+                    row.startswith(f"| {names} | {default} | ") and text in row for row in rows
+                ), names
+
+
+def test_options_table_tells_the_stages_apart():
+    rows = options_markdown().splitlines()
+    rates = [row for row in rows if row.startswith("| `--lambda_correct`")]
+    assert len(rates) == 2
+    assert "`20.0`" in rates[0] and "[stage 2]" not in rates[0]
+    assert "`5.0`" in rates[1] and "[stage 2]" in rates[1]
+    assert sum(row.startswith("| `--batchSize`") for row in rows) == 2  # train.py and test.py
+
+
+def test_readme_has_the_current_options():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert updated(text) == text, "run python -m script.options_table"
+
+
+def test_update_changes_only_what_is_between_the_markers():
+    text = f"before\n{START}\nold\n{END}\nafter\n"
+    new = updated(text)
+    assert new.startswith(f"before\n{START}\n") and new.endswith(f"{END}\nafter\n")
+    assert "\nold\n" not in new
+    assert updated(new) == new
+    with pytest.raises(UserError, match=r"README\.md"):
+        updated("no markers")

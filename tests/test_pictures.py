@@ -1,0 +1,143 @@
+"""Pictures: skeletons, flow panels, sheets."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import STANDING
+
+from models.base_model import Prediction
+from util.pictures import (
+    CAPTION_HEIGHT,
+    LIMB_COLORS,
+    LIMBS,
+    draw_skeleton,
+    flow_panels,
+    panels_of,
+    sheet,
+)
+
+SIZE = (128, 64)
+NOTHING = np.full((18, 2), np.nan, np.float32)
+
+
+def standing():
+    return np.array(STANDING, np.float32)
+
+
+def has_color(picture, color):
+    return (picture == np.array(color)).all(-1).any()
+
+
+def test_limbs_join_every_key_point_to_one_body():
+    assert len(LIMBS) == len(set(LIMB_COLORS)) == 17
+    joined = {1}
+    for _ in range(18):
+        joined |= {point for limb in LIMBS if joined & set(limb) for point in limb}
+    assert joined == set(range(18))
+
+
+def test_skeleton_has_joints_and_limbs_where_they_belong():
+    picture = draw_skeleton(standing(), SIZE)
+    assert picture.shape == (*SIZE, 3) and picture.dtype == np.uint8
+    for x, y in STANDING:
+        assert (picture[y, x] == 255).all()
+    for limb, color in zip(LIMBS, LIMB_COLORS, strict=True):
+        (x1, y1), (x2, y2) = STANDING[limb[0]], STANDING[limb[1]]
+        if abs(x1 - x2) + abs(y1 - y2) > 8:  # shorter ones hide under their joints
+            middle = picture[(y1 + y2) // 2 - 1 : (y1 + y2) // 2 + 2, (x1 + x2) // 2 - 1 :][:, :3]
+            assert has_color(middle, color), limb
+    assert not picture[:, :10].any() and not picture[120:].any()
+
+
+def test_missing_key_points_have_no_limbs():
+    pose = standing()
+    pose[3] = np.nan  # right elbow: two limbs end there
+    picture, whole = draw_skeleton(pose, SIZE), draw_skeleton(standing(), SIZE)
+    for limb, color in zip(LIMBS, LIMB_COLORS, strict=True):
+        if 3 in limb:
+            assert has_color(whole, color) and not has_color(picture, color)
+    x, y = STANDING[3]
+    assert not picture[y - 3 : y + 4, x - 3 : x + 4].any()
+    x, y = STANDING[4]
+    assert (picture[y, x] == 255).all()  # the wrist itself is still there
+
+
+def test_half_missing_key_point_is_missing():
+    pose = standing()
+    pose[3, 0] = np.nan
+    missing = standing()
+    missing[3] = np.nan
+    assert np.array_equal(draw_skeleton(pose, SIZE), draw_skeleton(missing, SIZE))
+
+
+def test_nobody_is_black():
+    assert not draw_skeleton(NOTHING, SIZE).any()
+
+
+def test_key_points_outside_are_cut_off():
+    pose = NOTHING.copy()
+    pose[0] = (500, -300)
+    assert not draw_skeleton(pose, SIZE).any()
+    pose[1] = (10, 10)
+    assert draw_skeleton(pose, SIZE).any()
+
+
+def prediction(batch=2):
+    flows = [torch.zeros(batch, 2, 16, 8), torch.zeros(batch, 2, 32, 16)]
+    masks = [torch.zeros(batch, 1, 16, 8), torch.ones(batch, 1, 32, 16)]
+    masks[0][:, :, :8] = 0.5
+    return Prediction(torch.full((batch, 3, *SIZE), -1.0), flows, masks)
+
+
+def test_flow_panels():
+    source = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = prediction()
+    made.flows[1][1, 0] = 2  # 8 pixels of the image, to the right
+    panels = flow_panels(source, made)
+    assert panels.keys() == {f"{kind}_{k}" for kind in ("flow", "mask", "warped") for k in (8, 4)}
+    for panel in panels.values():
+        assert panel.shape == (2, *SIZE, 3) and panel.dtype == np.uint8
+    assert (panels["flow_8"] == 255).all()  # no motion is white
+    assert (panels["flow_4"][1] == (255, 0, 0)).all()
+    assert (panels["mask_4"] == 255).all()
+    assert (panels["mask_8"][:, :64] == 128).all() and not panels["mask_8"][:, 64:].any()
+    pixels = ((source + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    assert np.abs(panels["warped_8"] - pixels).max() <= 0.6
+    assert np.abs(panels["warped_4"][1][:, :-8] - pixels[1][:, 8:]).max() <= 0.6
+
+
+def test_panels_of_a_batch():
+    batch = {
+        "P1": torch.ones(2, 3, *SIZE),
+        "P2": torch.zeros(2, 3, *SIZE),
+        "pose1": torch.from_numpy(np.stack([NOTHING, NOTHING])),
+        "pose2": torch.from_numpy(np.stack([standing(), NOTHING])),
+    }
+    panels = panels_of(batch, prediction())
+    assert list(panels) == [
+        "source", "source pose", "target pose", "target", "result",
+        "warped 1/8", "flow 1/8", "warped 1/4", "flow 1/4", "mask 1/8", "mask 1/4",
+    ]  # fmt: skip
+    assert (panels["source"] == 255).all() and (panels["target"] == 128).all()
+    assert not panels["result"].any() and not panels["source pose"].any()
+    assert np.array_equal(panels["target pose"][0], draw_skeleton(standing(), SIZE))
+    assert not panels["target pose"][1].any()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_sheet_has_a_column_per_panel_and_a_row_per_sample(scale):
+    panels = {
+        name: np.stack([np.full((20, 30, 3), 10 * column + row, np.uint8) for row in range(3)])
+        for column, name in enumerate(["source", "target"])
+    }
+    picture = sheet(panels, scale=scale)
+    height, width, gap = 20 * scale, 30 * scale, 2
+    assert picture.shape == (CAPTION_HEIGHT + 3 * (height + gap), 2 * (width + gap), 3)
+    for column in range(2):
+        for row in range(3):
+            top, left = CAPTION_HEIGHT + row * (height + gap), column * (width + gap)
+            cell = picture[top : top + height, left : left + width]
+            assert (cell == 10 * column + row).all()
+            assert (picture[top + height : top + height + gap, left : left + width] == 255).all()
+    captions = picture[:CAPTION_HEIGHT]
+    assert (captions[:, : width + gap] < 128).any() and (captions[:, width + gap :] < 128).any()
