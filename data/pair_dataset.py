@@ -221,6 +221,11 @@ class PairDataset(Dataset):
                 self._skipped_reads[slot % len(self._skipped_reads)] += 1
         raise UserError(f"{self.pairs_path}: no pair has images that can be read")
 
+    def pair_paths(self, index: int) -> tuple[str, str]:
+        """Paths of item `index`, source and target, without reading the images."""
+        source, target = (str(self.image_folder / self._files[k]) for k in self._pairs[index])
+        return source, target
+
     def item_random_state(self, epoch: int, index: int) -> np.random.RandomState:
         """Make the random state of one item's augmentation."""
         low, high = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF

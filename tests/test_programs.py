@@ -165,7 +165,10 @@ def test_metrics_are_json_lines(runs):
 
 def test_snapshots_have_a_row_per_sample_and_a_column_per_picture(runs):
     pictures = sorted((runs.stage_1_folder / "web" / "images").iterdir())
-    assert [path.name for path in pictures] == ["iter_00000002.jpg", "iter_00000003.jpg"]
+    assert [path.name for path in pictures] == [
+        "poseflownet_iter_00000002.jpg",
+        "poseflownet_iter_00000003.jpg",
+    ]
     columns, rows, caption, gap = 8, 2, 14, 2  # 5 pictures, flow, mask and warped source at 1/4
     for path in pictures:
         with Image.open(path) as picture:

@@ -22,7 +22,7 @@ def records(folder):
 
 
 def test_losses(tmp_path):
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, "pose")
     line = log.losses(1, 3, 0.8731, {"app_gen": 1.7068, "regularization": -0.0004}, 1e-4)
     assert line == "(epoch: 1, iters: 3, time: 0.873) app_gen: 1.707 regularization: -0.000 "
     header, written = lines(tmp_path / "loss_log.txt")
@@ -32,6 +32,7 @@ def test_losses(tmp_path):
     assert record.pop("unix_time") > 1e9
     assert record == {
         "kind": "train",
+        "model": "pose",
         "iteration": 3,
         "epoch": 1,
         "seconds": 0.8731,
@@ -43,14 +44,14 @@ def test_losses(tmp_path):
 
 def test_a_second_run_is_added(tmp_path):
     for iteration in (1, 2):
-        RunLog(tmp_path).losses(1, iteration, 0.1, {"loss": 1.0}, 1e-4)
+        RunLog(tmp_path, "pose").losses(1, iteration, 0.1, {"loss": 1.0}, 1e-4)
     headers = [line.startswith("=====") for line in lines(tmp_path / "loss_log.txt")]
     assert headers == [True, False, True, False]
     assert [record["iteration"] for record in records(tmp_path)] == [1, 2]
 
 
 def test_scores(tmp_path):
-    line = RunLog(tmp_path).scores(20, {"L1": 0.12345, "SSIM": 0.5, "pairs": 12})
+    line = RunLog(tmp_path, "pose").scores(20, {"L1": 0.12345, "SSIM": 0.5, "pairs": 12})
     assert line == "(iters: 20) L1: 0.1235, SSIM: 0.5000, pairs: 12"
     assert lines(tmp_path / "eval_log.txt") == [line]
     (record,) = records(tmp_path)
@@ -59,7 +60,7 @@ def test_scores(tmp_path):
 
 
 def test_what_is_no_number_is_no_json(tmp_path):
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, "pose")
     log.scores(1, {"L1": 0.5, "EPE": math.nan, "pairs": 2})
     log.losses(1, 1, 0.1, {"a": math.inf, "b": -math.inf, "c": math.nan, "d": 0.0}, 1e-4)
     scores, losses = records(tmp_path)
@@ -71,14 +72,9 @@ def test_what_is_no_number_is_no_json(tmp_path):
 
 def test_snapshots(tmp_path):
     picture = np.full((20, 30, 3), 200, np.uint8)
-    RunLog(tmp_path).snapshot(1500, picture)
+    RunLog(tmp_path, "pose").snapshot(1500, picture)
     (path,) = (tmp_path / "web" / "images").iterdir()
-    assert path.name == "iter_00001500.jpg"
+    assert path.name == "pose_iter_00001500.jpg"
     with Image.open(path) as stored:
         assert stored.format == "JPEG"
         assert np.abs(np.asarray(stored).astype(int) - 200).max() <= 2
-
-
-def test_no_snapshots_when_not_wanted(tmp_path):
-    RunLog(tmp_path, save_pictures=False).snapshot(1, np.zeros((4, 4, 3), np.uint8))
-    assert not (tmp_path / "web").exists()

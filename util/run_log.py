@@ -16,12 +16,12 @@ class RunLog:
 
     Args:
         folder: the experiment's folder.
-        save_pictures: whether snapshots are kept (--no_html turns them off).
+        model: name of the model: the stages of one experiment share the files.
     """
 
-    def __init__(self, folder: Path, save_pictures: bool = True) -> None:
+    def __init__(self, folder: Path, model: str) -> None:
         self.folder = folder
-        self.save_pictures = save_pictures
+        self.model = model
         started = time.strftime("%c")
         self._append("loss_log.txt", f"================ Training Loss ({started}) ================")
 
@@ -65,17 +65,15 @@ class RunLog:
         return line
 
     def snapshot(self, iteration: int, picture: np.ndarray) -> None:
-        """Keep a picture sheet (uint8 HWC) as web/images/iter_<iteration>.jpg."""
-        if self.save_pictures:
-            save_image(
-                self.folder / "web" / "images" / f"iter_{iteration:08d}.jpg", picture, quality=90
-            )
+        """Keep a picture sheet (uint8 HWC) as web/images/<model>_iter_<iteration>.jpg."""
+        name = f"{self.model}_iter_{iteration:08d}.jpg"
+        save_image(self.folder / "web" / "images" / name, picture, quality=90)
 
     def _record(self, kind: str, iteration: int, **values: float) -> None:
         # NaN and infinity are no JSON: a score that nothing had, a loss that blew up are left out.
         known = {name: value for name, value in values.items() if math.isfinite(value)}
-        record = {"kind": kind, "iteration": iteration, "unix_time": round(time.time(), 3), **known}
-        self._append("metrics.jsonl", json.dumps(record))
+        when = {"model": self.model, "iteration": iteration, "unix_time": round(time.time(), 3)}
+        self._append("metrics.jsonl", json.dumps({"kind": kind, **when, **known}))
 
     def _append(self, file_name: str, line: str) -> None:
         with open(self.folder / file_name, "a", encoding="utf-8") as file:

@@ -52,13 +52,9 @@ def prepare_folder(options: argparse.Namespace) -> Path:
     checkpoints is renamed to NAME.earlier-N first, and that is said.
 
     Raises:
-        UserError: --continue_train without anything to go on from, or a folder that cannot be made.
+        UserError: the folder cannot be made or written.
     """
     folder = run_folder(options)
-    if options.continue_train and not folder.is_dir():
-        raise UserError(
-            f"--continue_train: there is no {folder}; check --name and --checkpoints_dir"
-        )
     try:
         if not options.continue_train and any(folder.glob("*_net_*.pth")):
             number = 1
@@ -120,7 +116,7 @@ class Trainer:
         self.first_iteration = done + 1 if done else options.iter_count
         self.folder = prepare_folder(options)
         self.evaluation = make_evaluation(options, self.model)
-        self.log = RunLog(self.folder, save_pictures=not options.no_html)
+        self.log = RunLog(self.folder, options.model)
         self.loader = create_loader(
             self.dataset,
             options.batchSize,
@@ -139,6 +135,9 @@ class Trainer:
             The exit code: 0, or 130 after Ctrl-C.
         """
         iteration, saved = self.first_iteration - 1, None
+        if iteration >= self.last_iteration:
+            print(f"nothing to do: {iteration} iterations are done; raise --niter to go on")
+            return 0
         print(
             f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
             f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
@@ -164,12 +163,16 @@ class Trainer:
             batches = iter(self.loader)
             while iteration < self.last_iteration and not interrupted:
                 iteration += 1
-                self._iterate(iteration, self.model.to_device(next(batches)), bar)
+                batch = self.model.to_device(next(batches))
+                self._iterate(iteration, batch, bar)
+                finished = time.monotonic()
+                self._show(iteration, batch)
                 if iteration % self.options.save_iters_freq == 0:
                     self.model.save(self.folder, iteration, iteration)
                 if iteration % self.options.save_latest_freq == 0:
                     self.model.save(self.folder, "latest", iteration)
                     saved = iteration
+                self._print_time += time.monotonic() - finished  # the log times iterations alone
         finally:
             signal.signal(signal.SIGINT, previous)
             bar.close()
@@ -184,7 +187,7 @@ class Trainer:
         return 0
 
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
-        options, is_last = self.options, iteration == self.last_iteration
+        options = self.options
         self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
         # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
         torch.manual_seed((options.seed << 32 | iteration) & (2**63 - 1))
@@ -194,14 +197,20 @@ class Trainer:
             self._bar_time = time.monotonic()
             main = list(losses.items())[:BAR_LOSSES]
             bar.set_postfix_str(" ".join(f"{name} {value.item():.3f}" for name, value in main))
-        if iteration % options.print_freq == 0 or is_last:
+        if self._is_due(iteration, options.print_freq):
             self._print_losses(iteration, losses, bar)
-        if not options.no_html and (iteration % options.display_freq == 0 or is_last):
+
+    def _show(self, iteration: int, batch: Batch) -> None:
+        options = self.options
+        if not options.no_html and self._is_due(iteration, options.display_freq):
             small = {key: value[:SNAPSHOT_ROWS] for key, value in batch.items()}
             self.log.snapshot(iteration, sheet(panels_of(small, self.model.predict(small))))
-        if self.evaluation and (iteration % options.eval_iters_freq == 0 or is_last):
+        if self.evaluation and self._is_due(iteration, options.eval_iters_freq):
             line = self.log.scores(iteration, self.evaluation())
             tqdm.write(f"test pairs {line}")
+
+    def _is_due(self, iteration: int, frequency: int) -> bool:
+        return iteration % frequency == 0 or iteration == self.last_iteration
 
     def _print_losses(self, iteration: int, losses: dict[str, torch.Tensor], bar: tqdm) -> None:
         now = time.monotonic()

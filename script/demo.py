@@ -1,0 +1,156 @@
+"""The whole program in minutes: synthetic people, both training stages, test, scores, a picture.
+
+    python -m script.demo
+
+Every step prints the command it runs. Data goes to dataset/demo, the run to result/demo, pictures
+to eval_results/demo. A second run replaces the first.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from data import create_dataset, create_loader
+from models import create_model
+from options.base_options import run_folder
+from options.parser import Parser, run_program
+from options.test_options import parse_test_options
+from util.argument_types import positive_int
+from util.errors import UserError
+from util.evaluation import SCORE_NAMES, copy_source, evaluate
+from util.images import save_image
+from util.pictures import panels_of, sheet
+
+DATA, RESULTS = "./dataset/demo", "./eval_results/demo"
+SHARED_OPTIONS = ["--name=demo", "--dataset_mode=market", f"--dataroot={DATA}"]
+SHEET_PAIRS = 8
+
+
+def parse_demo_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of the demo."""
+    parser = Parser(
+        prog="python -m script.demo", description="Data, training, test and scores in minutes."
+    )
+    parser.add_argument("--identities", type=positive_int, default=140, help="synthetic people")
+    parser.add_argument(
+        "--poses_per_identity", type=positive_int, default=5, help="pictures of each"
+    )
+    parser.add_argument(
+        "--stage1_iterations", type=positive_int, default=700, help="training steps of stage 1"
+    )
+    parser.add_argument(
+        "--stage2_iterations", type=positive_int, default=350, help="training steps of stage 2"
+    )
+    parser.add_argument("--batchSize", type=positive_int, default=4, help="pairs per training step")
+    parser.add_argument("--gpu_id", default="0", help="GPU to use, -1 for the CPU")
+    return parser.parse_all(arguments)
+
+
+def run_command(title: str, *arguments: str) -> None:
+    """Run one of the project's commands as a user would, with its output on the terminal.
+
+    Raises:
+        UserError: the command failed (it has said why).
+    """
+    print(f"\n=== {title}\n$ python {' '.join(arguments)}", flush=True)
+    finished = subprocess.run([sys.executable, *arguments], check=False)
+    if finished.returncode:
+        raise UserError(
+            f"the demo stopped at '{title}', see above (exit code {finished.returncode})"
+        )
+
+
+def score_table(gpu_id: str, stage1_iteration: int) -> list[tuple[str, dict[str, float]]]:
+    """Scores of the baseline and both stages on test pairs of people that training never saw."""
+    common = [*SHARED_OPTIONS, f"--gpu_id={gpu_id}"]
+    stages = [
+        (
+            "stage 1: source warped by the flow",
+            ["--model=poseflownet", f"--which_iter={stage1_iteration}"],
+        ),
+        ("stage 2: generated", ["--model=pose"]),
+    ]
+    rows = []
+    for title, chosen in stages:
+        options = parse_test_options([*common, *chosen])
+        loader = create_loader(create_dataset(options), 8, training=False, workers=options.nThreads)
+        model = create_model(options)
+        model.load_for_test(run_folder(options), options.which_iter)
+        if not rows:
+            rows.append(("copy of the source (zero flow)", evaluate(copy_source, loader)))
+        rows.append((title, evaluate(model.predict, loader, model.to_device)))
+    return rows
+
+
+def format_table(rows: list[tuple[str, dict[str, float]]]) -> str:
+    """The scores as a markdown table."""
+    names = list(SCORE_NAMES)
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, scores in rows:
+        values = " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names)
+        lines.append(f"| {title} | {values} |")
+    legend = "; ".join(f"{name}: {meaning}" for name, meaning in SCORE_NAMES.items())
+    return "\n".join([*lines, "", f"{rows[0][1]['pairs']} test pairs. {legend}."])
+
+
+def picture_sheet(gpu_id: str, path: Path) -> None:
+    """Write the sheet of test pairs spread over the identities: inputs, flow, mask, result."""
+    options = parse_test_options([*SHARED_OPTIONS, f"--gpu_id={gpu_id}", "--model=pose"])
+    dataset = create_dataset(options)
+    step = max(1, len(dataset) // SHEET_PAIRS)
+    chosen = list(range(0, len(dataset), step))[:SHEET_PAIRS]
+    loader = create_loader(torch.utils.data.Subset(dataset, chosen), len(chosen), training=False)
+    model = create_model(options)
+    model.load_for_test(run_folder(options), options.which_iter)
+    batch = model.to_device(next(iter(loader)))
+    save_image(path, sheet(panels_of(batch, model.predict(batch)), scale=2))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    options = parse_demo_options(arguments)
+    started = time.monotonic()
+    for folder in ("./result/demo", RESULTS):
+        shutil.rmtree(folder, ignore_errors=True)
+    run_command(
+        "synthetic people with known flow",
+        "-m", "script.make_synthetic_dataset", "--layout=market", f"--out={DATA}",
+        f"--identities={options.identities}", f"--poses_per_identity={options.poses_per_identity}",
+    )  # fmt: skip
+    for stage, model, iterations in (
+        (1, "poseflownet", options.stage1_iterations),
+        (2, "pose", options.stage2_iterations),
+    ):
+        run_command(
+            f"training, stage {stage} (--model={model})",
+            "train.py", *SHARED_OPTIONS, f"--model={model}", f"--gpu_id={options.gpu_id}",
+            "--vgg_weights=random", f"--batchSize={options.batchSize}", "--lr=0.001",
+            f"--niter={iterations // 2}", f"--niter_decay={iterations - iterations // 2}",
+            "--print_freq=50", "--display_freq=100", "--eval_iters_freq=0", "--display_id=0",
+            *([f"--save_iters_freq={iterations}"] if stage == 1 else ["--continue_train"]),
+        )  # fmt: skip
+    run_command(
+        "test", "test.py", *SHARED_OPTIONS, "--model=pose", f"--gpu_id={options.gpu_id}",
+        f"--results_dir={RESULTS}", "--batchSize=8", "--save_input", "--save_flow",
+    )  # fmt: skip
+    print("\n=== scores on people that training never saw")
+    table = format_table(score_table(options.gpu_id, options.stage1_iterations))
+    print(table)
+    (Path(RESULTS) / "scores.md").write_text(table + "\n", encoding="utf-8")
+    picture = Path(RESULTS) / "sheet.png"
+    picture_sheet(options.gpu_id, picture)
+    minutes = (time.monotonic() - started) / 60
+    print(
+        f"\nLook at {picture} (the pictures of all pairs are beside it). "
+        f"The demo took {minutes:.1f} minutes."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
