@@ -12,10 +12,10 @@ from models.base_model import BaseModel, Batch
 from models.losses.correctness import correctness_loss
 from models.losses.regularity import regularity_loss
 from models.networks.init import INIT_TYPES
+from models.networks.target_generator import check_attention
 from models.networks.vgg import VGG19Features
 from options.parser import Parser
 from util.argument_types import boolean
-from util.errors import UserError
 
 # The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
 # discriminator's depth.
@@ -44,24 +44,6 @@ def _kernel_sizes(text: str) -> dict[int, int]:
     if len(sizes) < len(pairs):
         raise argparse.ArgumentTypeError(f"got a layer twice in '{text}'")
     return sizes
-
-
-def _check_attention(layers: list[int] | None, kernel_size: dict[int, int] | None) -> None:
-    """Raise UserError unless every attention layer exists and has an odd kernel size."""
-    if not layers or not kernel_size or set(layers) != set(kernel_size):
-        raise UserError(
-            f"--attn_layer and --kernel_size must name the same layers, got {layers} and "
-            f"{kernel_size}; as in --attn_layer=2,3 --kernel_size=2=5,3=3"
-        )
-    if len(set(layers)) != len(layers):
-        raise UserError(f"--attn_layer: got a layer twice in {layers}")
-    for layer, size in kernel_size.items():
-        if not 1 <= layer <= GENERATOR_LAYERS:
-            raise UserError(f"--attn_layer: got {layer}, layers are 1 to {GENERATOR_LAYERS}")
-        if size < 3 or size % 2 == 0:
-            raise UserError(
-                f"--kernel_size: got {size} for layer {layer}, expected an odd number from 3 on"
-            )
 
 
 class GFLAModel(BaseModel):
@@ -107,7 +89,7 @@ class GFLAModel(BaseModel):
         preset = PRESETS.get(options.dataset_mode)
         if preset and options.attn_layer is None and options.kernel_size is None:
             options.attn_layer, options.kernel_size = preset["attn_layer"], preset["kernel_size"]
-        _check_attention(options.attn_layer, options.kernel_size)
+        check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
         options.attn_layer = sorted(options.attn_layer)
         if getattr(options, "dis_layers", 0) is None:
             options.dis_layers = (preset or PRESETS["fashion"])["dis_layers"]

@@ -82,7 +82,7 @@ def gradient_penalty(
     """
     mix = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake.detach(), real.detach(), mix).requires_grad_()
-    values = discriminator(between).flatten(1).mean(dim=1)
+    values = discriminator(between).reshape(len(real), -1).mean(dim=1)
     (gradient,) = torch.autograd.grad(values.sum(), between, create_graph=True)
     # The small constant keeps the derivative of the root finite where the gradient is zero.
     norm = (gradient.flatten(1).square().sum(dim=1) + 1e-12).sqrt()

@@ -93,13 +93,12 @@ class LocalAttention(nn.Module):
         radius = self.kernel_size // 2
         hidden_target = F.conv2d(_pad_border(target, radius), target_weight, conv.bias)
 
-        # Convolved at every position where its taps differ: from -r - 1 on all of them read the
-        # border pixel, so there clamping the position equals clamping each tap.
-        margin = radius + 1
-        convolved = F.conv2d(_pad_border(source, radius + margin), source_weight)
+        # Convolved at every position where its taps differ: from -r on outwards all of them read
+        # the border pixel, so there clamping the position equals clamping each tap.
+        convolved = F.conv2d(_pad_border(source, 2 * radius), source_weight)
         floor, fraction = sampling_cell(flow)
         offsets = torch.arange(2, device=flow.device)
-        index = window_index(floor + margin, offsets, convolved.shape[-2:])
+        index = window_index(floor + radius, offsets, convolved.shape[-2:])
         ones = torch.ones_like(fraction[:, :1])
         return hidden_target + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
 

@@ -31,7 +31,7 @@ class TargetGenerator(nn.Module):
         img_f: largest width.
         layers: number of encoder and of decoder stages.
         attn_layer: layers with local attention, each in 1 … layers.
-        kernel_size: layer -> attention kernel size (odd); must cover `attn_layer`.
+        kernel_size: layer -> attention kernel size (odd), for the same layers.
         use_spect: spectral norm on every convolution of the blocks.
 
     Raises:
@@ -50,7 +50,7 @@ class TargetGenerator(nn.Module):
         use_spect: bool = False,
     ) -> None:
         super().__init__()
-        _check_attention(attn_layer, kernel_size, layers)
+        check_attention(attn_layer, kernel_size, layers)
         self.layers = layers
         self.attn_layer = tuple(attn_layer)
 
@@ -106,18 +106,21 @@ class TargetGenerator(nn.Module):
         return self.outconv(x)
 
 
-def _check_attention(
-    attn_layer: Sequence[int], kernel_size: Mapping[int, int], layers: int
+def check_attention(
+    attn_layer: Sequence[int] | None, kernel_size: Mapping[int, int] | None, layers: int
 ) -> None:
-    for layer in attn_layer:
+    """Raise UserError unless attention layers are in 1 … `layers`, each with an odd kernel size."""
+    if not attn_layer or not kernel_size or set(attn_layer) != set(kernel_size):
+        raise UserError(
+            f"--attn_layer and --kernel_size must name the same layers, got {attn_layer} and "
+            f"{kernel_size}; as in --attn_layer=2,3 --kernel_size=2=5,3=3"
+        )
+    if len(set(attn_layer)) != len(attn_layer):
+        raise UserError(f"--attn_layer: got a layer twice in {attn_layer}")
+    for layer, size in kernel_size.items():
         if not 1 <= layer <= layers:
+            raise UserError(f"--attn_layer: got {layer}, layers are 1 to {layers}")
+        if size < 3 or size % 2 == 0:
             raise UserError(
-                f"--attn_layer: got {layer}, expected layers between 1 and {layers}, such as 2,3"
+                f"--kernel_size: got {size} for layer {layer}, expected an odd number from 3 on"
             )
-        size = kernel_size.get(layer)
-        if size is None:
-            raise UserError(
-                f"--kernel_size: nothing for attention layer {layer}; add for instance {layer}=3"
-            )
-        if size < 1 or size % 2 == 0:
-            raise UserError(f"--kernel_size: got {layer}={size}, expected an odd size, such as 3")

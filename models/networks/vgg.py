@@ -1,6 +1,5 @@
 """VGG19 features for the perceptual and the correctness losses."""
 
-import pickle
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 
+from util.checkpoints import read_state_dict
 from util.errors import UserError
 
 CONVOLUTIONS_PER_STAGE = (2, 2, 4, 4, 4)
@@ -137,15 +137,6 @@ def _read(path: str) -> dict[str, Tensor]:
             f"--vgg_weights={path}: no such file; expected imagenet, random or the path of a file"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--vgg_weights={path}: cannot be read as a PyTorch state dict ({reason})"
-        ) from error
-    if not isinstance(state, dict):
-        raise UserError(
-            f"--vgg_weights={path}: holds a {type(state).__name__}, expected a state dict of "
-            "torchvision's vgg19"
-        )
-    return state
+        return read_state_dict(Path(path))
+    except UserError as error:
+        raise UserError(f"--vgg_weights: {error}") from error
