@@ -51,7 +51,7 @@ def parse_demo_options(arguments: list[str] | None = None) -> argparse.Namespace
         "--stage1_iterations", type=positive_int, default=900, help="training steps of stage 1"
     )
     parser.add_argument(
-        "--stage2_iterations", type=positive_int, default=380, help="training steps of stage 2"
+        "--stage2_iterations", type=positive_int, default=480, help="training steps of stage 2"
     )
     parser.add_argument("--batchSize", type=positive_int, default=4, help="pairs per training step")
     parser.add_argument("--gpu_id", default="0", help="GPU to use, -1 for the CPU")

@@ -117,7 +117,7 @@ def test_clear_message_for_files_that_do_not_serve(tmp_path, vgg):
         "incomplete": (incomplete, "features.34.weight is missing or has the wrong shape"),
         "wrong_shape": (wrong_shape, "features.0.weight is missing or has the wrong shape"),
         "list": ([1, 2], "holds no state dict"),
-        "module": (nn.Linear(1, 1), "cannot be read"),  # would execute code: weights_only refuses
+        "module": (nn.Linear(1, 1), "cannot read"),  # would execute code: weights_only refuses
     }
     for name, (content, message) in contents.items():
         torch.save(content, tmp_path / name)
@@ -125,7 +125,7 @@ def test_clear_message_for_files_that_do_not_serve(tmp_path, vgg):
             VGG19Features(str(tmp_path / name))
         assert "\n" not in str(error.value)
     (tmp_path / "text").write_text("not weights")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot read"):
         VGG19Features(str(tmp_path / "text"))
     with pytest.raises(UserError, match=r"no such file.*imagenet, random"):
         VGG19Features(str(tmp_path / "absent.pth"))

@@ -98,7 +98,10 @@ def make_dataset(
     jobs = [(str(out), options, index) for index in range(identities)]
     results = _run(jobs, min(workers, identities))
     with tqdm(
-        total=identities * poses_per_identity, unit="image", desc=layout, disable=not progress
+        total=identities * poses_per_identity,
+        unit="image",
+        desc=layout,
+        disable=None if progress else True,
     ) as bar:
         for result in results:
             table = tables[result.phase]
