@@ -25,7 +25,9 @@ def test_formula_of_weights_and_inputs():
         else:
             value = formula_weight(key, shape)
         assert list(value.shape) == shape
-        assert value.flatten()[:4].tolist() == expected["first4"][:4], key
+        # Not exact: the norm of weight_u differs in its last bit between versions of NumPy.
+        first = value.flatten()[:4].tolist()
+        assert first == pytest.approx(expected["first4"][:4], rel=1e-6), key
         assert value.double().sum().item() == pytest.approx(expected["sum"], abs=1e-6), key
 
 
