@@ -16,6 +16,7 @@ from models.networks.target_generator import check_attention
 from models.networks.vgg import VGG19Features
 from options.parser import Parser
 from util.argument_types import boolean
+from util.errors import UserError
 
 # The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
 # discriminator's depth.
@@ -23,6 +24,7 @@ PRESETS = {
     "fashion": {"attn_layer": [2, 3], "kernel_size": {2: 5, 3: 3}, "dis_layers": 4},
     "market": {"attn_layer": [2], "kernel_size": {2: 3}, "dis_layers": 3},
 }
+SIZE_STEP = 32  # images must be divisible by it
 GENERATOR_LAYERS = 3  # stages of the source and target networks; attention lives at layers 1 to 3
 
 
@@ -91,6 +93,11 @@ class GFLAModel(BaseModel):
             options.attn_layer, options.kernel_size = preset["attn_layer"], preset["kernel_size"]
         check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
         options.attn_layer = sorted(options.attn_layer)
+        if any(side < 64 or side % SIZE_STEP for side in options.load_size):
+            raise UserError(
+                f"--load_size: got {','.join(map(str, options.load_size))}, expected multiples of "
+                f"{SIZE_STEP} from 64 on: the flow estimator halves the image five times"
+            )
         if getattr(options, "dis_layers", 0) is None:
             options.dis_layers = (preset or PRESETS["fashion"])["dis_layers"]
 

@@ -227,6 +227,8 @@ def test_unknown_option_names_the_nearest(arguments, parts):
         (["--attn_layer=two"], ["--attn_layer", "two"]),
         (["--attn_layer=2", "--kernel_size=5"], ["--kernel_size", "2=5,3=3"]),
         (["--attn_layer=2", "--kernel_size=2=5=1"], ["--kernel_size"]),
+        (["--load_size=100"], ["--load_size", "100,100", "multiples of 32"]),
+        (["--load_size=32"], ["--load_size", "32,32", "from 64 on"]),
         (["--batchSize=0"], ["--batchSize", "0"]),
         (["--niter=-1"], ["--niter"]),
         (["--lr=fast"], ["--lr", "fast"]),

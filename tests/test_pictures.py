@@ -141,3 +141,10 @@ def test_sheet_has_a_column_per_panel_and_a_row_per_sample(scale):
             assert (picture[top + height : top + height + gap, left : left + width] == 255).all()
     captions = picture[:CAPTION_HEIGHT]
     assert (captions[:, : width + gap] < 128).any() and (captions[:, width + gap :] < 128).any()
+
+
+def test_poses_of_fewer_key_points_are_drawn_as_far_as_they_go():
+    pose = np.array([[20.0, 5.0], [20.0, 15.0], [10.0, 15.0]])  # nose, neck, right shoulder
+    picture = draw_skeleton(pose, (64, 48))
+    assert picture[15, 15].any() and picture[10, 20].any()  # shoulder line, line to the nose
+    assert not picture[30:].any()

@@ -31,4 +31,6 @@ def choose_device(gpu_ids: list[int]) -> torch.device:
             f"--gpu_ids: there is no GPU {gpu_ids[0]}, this machine has "
             f"0 to {torch.cuda.device_count() - 1}"
         )
+    if len(gpu_ids) > 1:
+        _say_once(f"--gpu_ids: only GPU {gpu_ids[0]} is used, several are not supported yet")
     return torch.device("cuda", gpu_ids[0])

@@ -40,6 +40,8 @@ def draw_skeleton(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     thickness = max(1, round(width / 48))
     for (start, end), color in zip(LIMBS, LIMB_COLORS, strict=True):
+        if max(start, end) >= len(pose):  # another --structure_nc: only its points are drawn
+            continue
         ends = pose[[start, end]]
         if np.isfinite(ends).all():
             draw.line([tuple(point) for point in ends.tolist()], fill=color, width=thickness)
