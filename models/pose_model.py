@@ -1,4 +1,4 @@
-"""GFLA stage 2: the generator with local attention and its discriminator (section 3.2, 3.3)."""
+"""GFLA stage 2: the generator with local attention and its discriminator (section 3.2)."""
 
 import argparse
 

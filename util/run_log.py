@@ -40,7 +40,7 @@ class RunLog:
             iteration: from 1.
             seconds: time per iteration since the last record.
             losses: weighted losses by name.
-            learning_rate: that of G.
+            learning_rate: that of the first optimiser.
 
         Returns:
             The line of loss_log.txt.

@@ -183,7 +183,7 @@ class Trainer:
                 f"stopped after iteration {iteration}, saved; --continue_train goes on from there"
             )
             return 130
-        print(f"done: {iteration} iterations, checkpoint {self.folder}/latest_net_G.pth")
+        print(f"done: {iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
         return 0
 
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
@@ -217,7 +217,7 @@ class Trainer:
         seconds = (now - self._print_time) / (iteration - self._print_iteration)
         self._print_time, self._print_iteration = now, iteration
         values = {name: value.item() for name, value in losses.items()}
-        rate = self.model.optimizers["G"].param_groups[0]["lr"]
+        rate = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
         epoch = (iteration - 1) // self.batches_per_epoch + 1
         line = self.log.losses(epoch, iteration, seconds, values, rate)
         if bar.disable:  # no terminal: plain lines in place of the bar

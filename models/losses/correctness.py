@@ -1,6 +1,6 @@
 """Sampling correctness: does the flow lead to source features that resemble the target's?
 
-Paper: Ren et al., CVPR 2020, section 3.1, eqs. 3-4, after Ren et al., "StructureFlow", ICCV 2019.
+Paper: Ren et al., CVPR 2020, section 3.1, after Ren et al., "StructureFlow", ICCV 2019.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Regularity of the flow: neighbouring positions should move by one affine map.
 
-Paper: Ren et al., CVPR 2020, section 3.1, eqs. 5-6.
+Paper: Ren et al., CVPR 2020, section 3.1.
 """
 
 from collections.abc import Mapping, Sequence

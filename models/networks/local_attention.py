@@ -3,7 +3,7 @@
     attention = LocalAttention(channels=256, kernel_size=3)
     attended = attention(source, target, flow)  # [B, 256, H, W]
 
-Definition (Ren et al., CVPR 2020, section 3.2, eqs. 8-10), with r = k // 2, for source S
+Definition (Ren et al., CVPR 2020, section 3.2), with r = k // 2, for source S
 `[B, C, Hs, Ws]`, target T `[B, C, H, W]` and flow f `[B, 2, H, W]`:
 
 1. a k×k block of S around q(p) = p + f(p): tap (i, j) reads S at q(p) + (i - r, j - r),

@@ -10,7 +10,7 @@ from models.networks.target_generator import DEFAULT_KERNEL_SIZE, TargetGenerato
 
 
 class PoseGenerator(nn.Module):
-    """Generates the source person in the target pose (Ren et al., CVPR 2020, figure 2).
+    """Generates the source person in the target pose (Ren et al., CVPR 2020, section 3).
 
     Args:
         image_nc: channels of the images.

@@ -22,7 +22,7 @@ class TargetGenerator(nn.Module):
 
     Paper: Ren et al., CVPR 2020, section 3.2. Before decoder stage i, at layer `layers - i`
     (1/2^layer of the image's resolution), the local attention reads the source feature along the
-    flow if that layer is in `attn_layer`, and the mask blends it in (eq. 11).
+    flow if that layer is in `attn_layer`, and the mask blends it in.
 
     Args:
         structure_nc: channels of the pose map (key points).
