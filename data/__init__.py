@@ -1,9 +1,9 @@
 """Data sets by name: `data/<name>_dataset.py` holds the PairDataset of --dataset_mode=<name>."""
 
+import argparse
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
 
 from data.loader import create_loader
 from data.pair_dataset import PairDataset
@@ -31,12 +31,14 @@ def find_dataset(name: str) -> type[PairDataset]:
     return found
 
 
-def create_dataset(opt: Any, phase: str | None = None, augment: bool | None = None) -> PairDataset:
+def create_dataset(
+    options: argparse.Namespace, phase: str | None = None, augment: bool | None = None
+) -> PairDataset:
     """Make the data set that options ask for and print what its user should know.
 
     `phase` and `augment` as in PairDataset.from_options. Raises UserError for bad options or files.
     """
-    dataset = find_dataset(opt.dataset_mode).from_options(opt, phase, augment)
+    dataset = find_dataset(options.dataset_mode).from_options(options, phase, augment)
     for notice in dataset.notices:
         print(f"Data: {notice}", flush=True)
     return dataset

@@ -1,23 +1,23 @@
 """Loading batches, in worker processes if asked to."""
 
-import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from data.sampler import TrainingSampler
+from util.device import cpu_cores
 from util.errors import UserError
 
 
 class PairLoader(DataLoader):
-    """DataLoader whose worker processes raise the same one-line UserError as the data set."""
+    """DataLoader without empty batches, whose workers raise the data set's one-line UserError."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from super().__iter__()
+            yield from (batch for batch in super().__iter__() if batch is not None)
         except UserError as error:
             # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
             last_line = str(error).rstrip().rsplit("\n", 1)[-1]
@@ -33,6 +33,7 @@ def create_loader(
     seed: int = 0,
     shuffle: bool = True,
     start_iteration: int = 0,
+    pin_memory: bool = False,
 ) -> PairLoader:
     """Make the loader of a data set; items come out in the same batches for any `workers`.
 
@@ -45,8 +46,9 @@ def create_loader(
         seed: of the order of training.
         shuffle: False = training keeps the data set's order (--serial_batches).
         start_iteration: training batches already done before a resumed run.
+        pin_memory: page-locked batches, for a GPU.
     """
-    workers = min(workers, os.cpu_count() or 1)
+    workers = min(workers, cpu_cores())
     if training:
         order: dict[str, Any] = {
             "batch_sampler": TrainingSampler(
@@ -61,10 +63,17 @@ def create_loader(
         num_workers=workers,
         worker_init_fn=_init_worker,
         persistent_workers=training and workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        collate_fn=_collate,
+        pin_memory=pin_memory,
         # Its own generator: making a loader must not advance the global random state.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _collate(items: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Batch the items that there are; None where --skip_bad_samples left none of them."""
+    good = [item for item in items if item is not None]
+    return default_collate(good) if good else None
 
 
 def _init_worker(_worker: int) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import filecmp
-import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from data.augmentation import (
 from data.flow import FlowFolder
 from data.pose_maps import pose_maps
 from util.argument_types import non_negative_float, positive_int, scale_range, size
+from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, resize_image, to_tensor
 
@@ -38,8 +39,8 @@ class PairDataset(Dataset):
     `<dataroot>/flow` exists and the phase is "test" also `flow` [2, H, W] and `visible` [H, W]
     (see data/flow.py).
 
-    Keys are an index (of epoch 0) or (epoch, index). The augmentation of an item depends on
-    (seed, epoch, index) alone, so neither workers nor order change it.
+    Keys are an index (of epoch 0) or (epoch, index), which training uses. The augmentation of an
+    item depends on (seed, epoch, index) alone, so neither workers nor order change it.
 
     Args:
         dataroot: folder of the data set.
@@ -49,7 +50,9 @@ class PairDataset(Dataset):
         augmentation: ranges of the random affine transform; the default draws nothing.
         keypoint_count: key points of a pose.
         max_dataset_size: use only the first so many pairs; None = all.
-        skip_bad_samples: go on without bad rows and unreadable images, instead of raising.
+        skip_bad_samples: go on without bad rows and unreadable images, instead of raising. In the
+            place of an unreadable pair training gets the next good one, an index gives None
+            (which PairLoader leaves out).
         seed: of the augmentation.
 
     Raises:
@@ -111,8 +114,9 @@ class PairDataset(Dataset):
         has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
         self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
         # Shared memory, so that worker processes count too; each in its own slot, without a lock.
-        slots = (os.cpu_count() or 1) + 1
+        slots = cpu_cores() + 1
         self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._told: set[str] = set()
 
     @classmethod
     def add_options(
@@ -170,56 +174,66 @@ class PairDataset(Dataset):
 
     @classmethod
     def from_options(
-        cls, opt: Any, phase: str | None = None, augment: bool | None = None
+        cls, options: argparse.Namespace, phase: str | None = None, augment: bool | None = None
     ) -> "PairDataset":
         """Make the data set that options ask for.
 
-        `phase` None means opt.phase. Unless `augment` says otherwise, items are augmented when
-        opt.is_train and the phase is opt.phase: not for evaluation, within training or without.
+        `phase` None means options.phase. Unless `augment` says otherwise, items are augmented in
+        training when the phase is options.phase, and never for evaluation.
         """
-        phase = phase or opt.phase
-        is_train = getattr(opt, "is_train", False)
-        augmentation = Augmentation(opt.angle, opt.shift, tuple(opt.scale))
+        phase = phase or options.phase
+        is_train = options.is_train
+        augmentation = Augmentation(options.angle, options.shift, tuple(options.scale))
         if augmentation.active and not is_train:
             raise UserError("--angle, --shift, --scale: are for training only; leave them out")
-        if opt.image_nc != 3:
-            raise UserError(f"--image_nc {opt.image_nc}: images are read as RGB; it must be 3")
+        if options.image_nc != 3:
+            raise UserError(f"--image_nc {options.image_nc}: images are read as RGB; it must be 3")
         if augment is None:
-            augment = is_train and phase == opt.phase
+            augment = is_train and phase == options.phase
         return cls(
-            opt.dataroot,
+            options.dataroot,
             phase,
-            load_size=opt.load_size,
-            old_size=opt.old_size,
+            load_size=options.load_size,
+            old_size=options.old_size,
             augmentation=augmentation if augment else Augmentation(),
-            keypoint_count=opt.structure_nc,
-            max_dataset_size=opt.max_dataset_size,
-            skip_bad_samples=opt.skip_bad_samples,
-            seed=getattr(opt, "seed", None) or 0,
+            keypoint_count=options.structure_nc,
+            max_dataset_size=options.max_dataset_size,
+            skip_bad_samples=options.skip_bad_samples,
+            seed=options.seed,
         )
 
     @property
     def skipped_reads(self) -> int:
-        """Items replaced so far because an image could not be read (--skip_bad_samples)."""
+        """Reads skipped so far because an image could not be read (--skip_bad_samples)."""
         return int(self._skipped_reads.sum())
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | None:
+        is_training_key = isinstance(key, tuple)
+        epoch, index = key if is_training_key else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         if not self.skip_bad_samples:
             return self._load(epoch, index)
-        for offset in range(len(self)):
+        # Training needs a full batch, so the next good pair serves; a test pair is left out.
+        for offset in range(len(self) if is_training_key else 1):
             try:
                 return self._load(epoch, (index + offset) % len(self))
-            except UserError:
-                worker = get_worker_info()
-                slot = 0 if worker is None else worker.id + 1
-                self._skipped_reads[slot % len(self._skipped_reads)] += 1
-        raise UserError(f"{self.pairs_path}: no pair has images that can be read")
+            except UserError as error:
+                self._note_skipped(error)
+        if is_training_key:
+            raise UserError(f"{self.pairs_path}: no pair has images that can be read")
+        return None
+
+    def _note_skipped(self, error: UserError) -> None:
+        worker = get_worker_info()
+        slot = 0 if worker is None else worker.id + 1
+        self._skipped_reads[slot % len(self._skipped_reads)] += 1
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            print(f"skipped: {error}", file=sys.stderr, flush=True)
 
     def pair_paths(self, index: int) -> tuple[str, str]:
         """Paths of item `index`, source and target, without reading the images."""

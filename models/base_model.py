@@ -80,8 +80,24 @@ class BaseModel(ABC):
         """
 
     @abstractmethod
+    def compute_prediction(self, batch: Batch) -> Prediction:
+        """The model's picture of a batch; called by `predict`, which see."""
+
+    @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        """The model's picture of a batch, without gradients."""
+        """The model's picture of a batch, in evaluation mode: it leaves the networks unchanged.
+
+        Args:
+            batch: a batch of dataset items on `device`.
+        """
+        modes = {network: network.training for network in self.networks.values()}
+        try:
+            for network in modes:
+                network.eval()
+            return self.compute_prediction(batch)
+        finally:
+            for network, mode in modes.items():
+                network.train(mode)
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch with its tensors on the model's device."""
@@ -158,7 +174,11 @@ class BaseModel(ABC):
             if position > 0 and not path.exists():
                 lines.append(f"network {key}: no {path.name}, starts fresh")
                 continue
-            lines.append(str(load_network(network, path)))
+            report = load_network(network, path)
+            # Another stage may bring whole parts of the first network; anything less is a mistake.
+            if report.missing and (position > 0 or report.partly_taken):
+                raise UserError(f"{report}; {self.explain_missing(report)}")
+            lines.append(str(report))
         state = load_training_state(folder / f"{label}_state.pth")
         if state is None:
             return [*lines, "optimisers: no training state beside the weights, start fresh"], 0

@@ -15,7 +15,7 @@ from models.networks.init import INIT_TYPES
 from models.networks.target_generator import check_attention
 from models.networks.vgg import VGG19Features
 from options.parser import Parser
-from util.argument_types import boolean
+from util.argument_types import boolean, non_negative_float
 from util.errors import UserError
 
 # The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
@@ -78,7 +78,9 @@ class GFLAModel(BaseModel):
         group.add_argument(
             "--init_type", choices=tuple(INIT_TYPES), default="orthogonal", help="how weights start"
         )
-        group.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam")
+        group.add_argument(
+            "--lr", type=non_negative_float, default=1e-4, help="learning rate of Adam"
+        )
         group.add_argument(
             "--vgg_weights",
             default="imagenet",
@@ -98,8 +100,19 @@ class GFLAModel(BaseModel):
                 f"--load_size: got {','.join(map(str, options.load_size))}, expected multiples of "
                 f"{SIZE_STEP} from 64 on: the flow estimator halves the image five times"
             )
+        for layer, size in options.kernel_size.items():
+            if min(options.load_size) >> layer < size:
+                raise UserError(
+                    f"--kernel_size: {size} is larger than layer {layer}'s map of "
+                    f"{' by '.join(str(side >> layer) for side in options.load_size)} pixels"
+                )
         if getattr(options, "dis_layers", 0) is None:
-            options.dis_layers = (preset or PRESETS["fashion"])["dis_layers"]
+            if preset is None:
+                raise UserError(
+                    f"--dis_layers: --dataset_mode={options.dataset_mode} has no published "
+                    "setting, give it (4 for 256×256, 3 for 128×64)"
+                )
+            options.dis_layers = preset["dis_layers"]
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:

@@ -13,8 +13,17 @@ from models.networks.discriminator import ResDiscriminator
 from models.networks.init import init_weights
 from models.networks.pose_generator import PoseGenerator
 from options.parser import Parser
-from util.argument_types import boolean, positive_int
+from util.argument_types import boolean, non_negative_float, positive_int
 from util.checkpoints import LoadReport
+
+LOSS_WEIGHTS = (
+    ("--lambda_rec", 5.0, "L1 to the target"),
+    ("--lambda_g", 2.0, "adversarial"),
+    ("--lambda_correct", 5.0, "sampling correctness"),
+    ("--lambda_style", 500.0, "Gram matrices of VGG19"),
+    ("--lambda_content", 0.5, "features of VGG19"),
+    ("--lambda_regularization", 0.0025, "affine regularity"),
+)
 
 
 class PoseModel(GFLAModel):
@@ -29,7 +38,10 @@ class PoseModel(GFLAModel):
         group = parser.add_argument_group("discriminator")
         group.add_argument("--gan_mode", choices=MODES, default="lsgan", help="adversarial loss")
         group.add_argument(
-            "--ratio_g2d", type=float, default=0.1, help="learning rate of D over that of G"
+            "--ratio_g2d",
+            type=non_negative_float,
+            default=0.1,
+            help="learning rate of D over that of G",
         )
         group.add_argument(
             "--dis_layers",
@@ -45,16 +57,8 @@ class PoseModel(GFLAModel):
             help="spectral normalisation in the discriminator",
         )
         group = parser.add_argument_group("loss weights")
-        group.add_argument("--lambda_rec", type=float, default=5.0, help="L1 to the target")
-        group.add_argument("--lambda_g", type=float, default=2.0, help="adversarial")
-        group.add_argument("--lambda_correct", type=float, default=5.0, help="sampling correctness")
-        group.add_argument(
-            "--lambda_style", type=float, default=500.0, help="Gram matrices of VGG19"
-        )
-        group.add_argument("--lambda_content", type=float, default=0.5, help="features of VGG19")
-        group.add_argument(
-            "--lambda_regularization", type=float, default=0.0025, help="affine regularity"
-        )
+        for name, default, text in LOSS_WEIGHTS:
+            group.add_argument(name, type=non_negative_float, default=default, help=text)
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -126,14 +130,14 @@ class PoseModel(GFLAModel):
             "ad_gen": options.lambda_g * self.adversarial.generator(self.discriminator(image)),
         }
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Prediction:
+    def compute_prediction(self, batch: Batch) -> Prediction:
         """The generated picture, with the flow fields and masks it was made with."""
         return Prediction(*self.generator(*self.inputs(batch)))
 
     def explain_missing(self, report: LoadReport) -> str:
         """Tell a stage-1 checkpoint from one of other options."""
-        if all(name.startswith("flow_net.") for name in report.taken):
+        has_only_flow = all(name.startswith("flow_net.") for name in report.taken)
+        if has_only_flow and not report.partly_taken:
             return (
                 "it is a stage-1 checkpoint: train --model=pose --continue_train first, "
                 "or test --model=poseflownet"

@@ -10,7 +10,13 @@ from models.gfla import GFLAModel
 from models.networks.flow_generator import FlowGenerator
 from models.networks.init import init_weights
 from options.parser import Parser
+from util.argument_types import non_negative_float
 from util.flow import resize_flow, warp
+
+LOSS_WEIGHTS = (
+    ("--lambda_correct", 20.0, "sampling correctness"),
+    ("--lambda_regularization", 0.01, "affine regularity"),
+)
 
 
 class PoseFlowNetModel(GFLAModel):
@@ -22,12 +28,8 @@ class PoseFlowNetModel(GFLAModel):
         GFLAModel.add_options(parser, is_train)
         if is_train:
             group = parser.add_argument_group("loss weights")
-            group.add_argument(
-                "--lambda_correct", type=float, default=20.0, help="sampling correctness"
-            )
-            group.add_argument(
-                "--lambda_regularization", type=float, default=0.01, help="affine regularity"
-            )
+            for name, default, text in LOSS_WEIGHTS:
+                group.add_argument(name, type=non_negative_float, default=default, help=text)
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -62,8 +64,7 @@ class PoseFlowNetModel(GFLAModel):
         self.optimizers["G"].step()
         return {name: value.detach() for name, value in losses.items()}
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Prediction:
+    def compute_prediction(self, batch: Batch) -> Prediction:
         """Flow fields and masks; the picture is the source warped by the finest flow."""
         flows, masks = self.generator(*self.inputs(batch))
         source = batch["P1"]

@@ -5,13 +5,14 @@ chosen model and dataset bring themselves (`add_options` of each class).
 """
 
 import argparse
-import os
+from collections.abc import Callable
 from pathlib import Path
 
-from data import find_dataset
-from models import find_model
+from data import dataset_names, find_dataset
+from models import find_model, model_names
 from options.parser import Parser
-from util.argument_types import non_negative_int
+from util.argument_types import non_negative_int, seed
+from util.device import cpu_cores
 from util.errors import UserError
 
 
@@ -29,9 +30,7 @@ def add_base_options(parser: Parser) -> None:
     """Add the options that every program of the project has."""
     group = parser.add_argument_group("experiment")
     group.add_argument("--name", default="experiment_name", help="name of the experiment")
-    group.add_argument(
-        "--model", default="pose", help="model: poseflownet (stage 1), pose (stage 2)"
-    )
+    group.add_argument("--model", default="pose", help=f"model: {', '.join(model_names())}")
     group.add_argument("--checkpoints_dir", default="./result", help="folder of the experiments")
     group.add_argument(
         "--which_iter", default="latest", help="checkpoint to load: latest or a number"
@@ -43,12 +42,12 @@ def add_base_options(parser: Parser) -> None:
         default="0",
         help="GPU to use, -1 for the CPU; without a usable GPU the CPU is used, and said so",
     )
-    group.add_argument(
-        "--seed", type=non_negative_int, default=0, help="seed of all random numbers"
-    )
+    group.add_argument("--seed", type=seed, default=0, help="seed of all random numbers")
 
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset_mode", default="fashion", help="data set: fashion, market")
+    group.add_argument(
+        "--dataset_mode", default="fashion", help=f"data set: {', '.join(dataset_names())}"
+    )
     group.add_argument("--dataroot", default=None, help="folder of the data set [./dataset/MODE]")
     group.add_argument(
         "--nThreads", type=non_negative_int, default=8, help="data workers (at most one per core)"
@@ -57,7 +56,10 @@ def add_base_options(parser: Parser) -> None:
 
 
 def build_parser(
-    program: str, is_train: bool, arguments: list[str] | None, add_program_options: object
+    program: str,
+    is_train: bool,
+    arguments: list[str] | None,
+    add_program_options: Callable[[Parser], None],
 ) -> Parser:
     """The complete parser for the model and dataset that the arguments name.
 
@@ -90,7 +92,7 @@ def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Name
     options.is_train = is_train
     if options.dataroot is None:
         options.dataroot = f"./dataset/{options.dataset_mode}"
-    options.nThreads = min(options.nThreads, os.cpu_count() or 1)
+    options.nThreads = min(options.nThreads, cpu_cores())
     if Path(options.name).name != options.name or options.name in ("", ".", ".."):
         raise UserError(f"--name: got '{options.name}', expected a plain folder name")
     find_model(options.model).check_options(options)

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from util.errors import UserError
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         return f"unknown option {flags[0]}{hint}"
 
 
-def run_program(main: object, *arguments: object) -> None:
+def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     """Run a program's main function and exit: 0, 2 with one line for a UserError, 130 for Ctrl-C.
 
     Args:

@@ -4,7 +4,7 @@ import argparse
 
 from options.base_options import build_parser, finish_options
 from options.parser import Parser
-from util.argument_types import non_negative_int, positive_int
+from util.argument_types import non_negative_int, positive_float, positive_int
 
 
 def add_train_options(parser: Parser) -> None:
@@ -43,7 +43,10 @@ def add_train_options(parser: Parser) -> None:
         help="step, exponent: iterations per factor --lr_gamma",
     )
     group.add_argument(
-        "--lr_gamma", type=float, default=0.1, help="step, exponent: factor of the learning rate"
+        "--lr_gamma",
+        type=positive_float,
+        default=0.1,
+        help="step, exponent: factor of the learning rate",
     )
 
     group = parser.add_argument_group("records")
@@ -85,14 +88,10 @@ def add_train_options(parser: Parser) -> None:
     )
     group.add_argument("--no_html", action="store_true", help="save no pictures under web/")
 
-    group = parser.add_argument_group("live display")
-    group.add_argument(
-        "--display_id", type=int, default=1, help="visdom window number, 0 turns visdom off"
-    )
+    group = parser.add_argument_group("live display (taken, but without effect in this version)")
+    group.add_argument("--display_id", type=int, default=1, help="visdom window, 0: no visdom")
     group.add_argument("--display_port", type=int, default=8096, help="port of the visdom server")
-    group.add_argument(
-        "--display_env", default=None, help="visdom environment [the experiment's name]"
-    )
+    group.add_argument("--display_env", help="visdom environment [the experiment's name]")
     group.add_argument(
         "--display_winsize", type=positive_int, default=256, help="size of a picture in visdom"
     )
@@ -100,7 +99,7 @@ def add_train_options(parser: Parser) -> None:
         "--display_single_pane_ncols",
         type=non_negative_int,
         default=0,
-        help="show all pictures in one pane of so many columns",
+        help="visdom: all pictures in one pane of so many columns",
     )
 
 

@@ -3,11 +3,10 @@
     python -m script.demo
 
 Every step prints the command it runs. Data goes to dataset/demo, the run to result/demo, pictures
-to eval_results/demo. A second run replaces the first.
+to eval_results/demo. A second run makes data and pictures anew and moves result/demo aside.
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from options.parser import Parser, run_program
 from options.test_options import parse_test_options
 from util.argument_types import positive_int
 from util.errors import UserError
-from util.evaluation import SCORE_NAMES, copy_source, evaluate
+from util.evaluation import copy_source, evaluate, format_table, spread_indices
 from util.images import save_image
 from util.pictures import panels_of, sheet
 
@@ -94,23 +93,11 @@ def score_table(gpu_id: str, stage1_iteration: int) -> list[tuple[str, dict[str,
     return rows
 
 
-def format_table(rows: list[tuple[str, dict[str, float]]]) -> str:
-    """The scores as a markdown table."""
-    names = list(SCORE_NAMES)
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for title, scores in rows:
-        values = " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names)
-        lines.append(f"| {title} | {values} |")
-    legend = "; ".join(f"{name}: {meaning}" for name, meaning in SCORE_NAMES.items())
-    return "\n".join([*lines, "", f"{rows[0][1]['pairs']} test pairs. {legend}."])
-
-
 def picture_sheet(gpu_id: str, path: Path) -> None:
     """Write the sheet of test pairs spread over the identities: inputs, flow, mask, result."""
     options = parse_test_options([*SHARED_OPTIONS, f"--gpu_id={gpu_id}", "--model=pose"])
     dataset = create_dataset(options)
-    step = max(1, len(dataset) // SHEET_PAIRS)
-    chosen = list(range(0, len(dataset), step))[:SHEET_PAIRS]
+    chosen = spread_indices(len(dataset), SHEET_PAIRS)
     loader = create_loader(torch.utils.data.Subset(dataset, chosen), len(chosen), training=False)
     model = create_model(options)
     model.load_for_test(run_folder(options), options.which_iter)
@@ -122,8 +109,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     options = parse_demo_options(arguments)
     started = time.monotonic()
-    for folder in ("./result/demo", RESULTS):
-        shutil.rmtree(folder, ignore_errors=True)
     run_command(
         "synthetic people with known flow",
         "-m", "script.make_synthetic_dataset", "--layout=market", f"--out={DATA}",

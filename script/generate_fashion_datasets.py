@@ -6,7 +6,6 @@ reads train.lst and test.lst in ./dataset/fashion and copies the images that the
 ./dataset/fashion/img_highres. See dataset/README.md.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 from data.fashion_preparation import split_fashion
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
+from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--link", action="store_true", help="hard links instead of copies (same disk only)"
     )
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="threads")
+    parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
     for report in split_fashion(
         options.dataroot, options.img_highres, link=options.link, workers=options.workers

@@ -4,12 +4,11 @@ python -m script.make_synthetic_dataset --layout market --out dataset/synthetic
 python -m script.make_synthetic_dataset --layout fashion --out dataset/synthetic_fashion
 """
 
-import os
-
 from data.synthetic import make_dataset
 from data.synthetic.writer import LAYOUTS
 from options.parser import Parser, run_program
 from util.argument_types import non_negative_int, positive_int
+from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no_flow", action="store_true", help="leave out the true flow")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="decides every file")
     parser.add_argument(
-        "--workers", type=positive_int, default=os.cpu_count(), help="processes; same files"
+        "--workers", type=positive_int, default=cpu_cores(), help="processes; same files"
     )
     options = parser.parse_all(arguments)
     summary = make_dataset(

@@ -6,7 +6,6 @@
 Every image of the phase's folder is resized, as the data set resizes it.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from data import dataset_names, find_dataset
 from data.resizing import resize_folder, resized_folder_name
 from options.parser import Parser, run_program
 from util.argument_types import positive_int, size
+from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phases", default="test,train", help="image folders to resize")
     parser.add_argument("--size", type=size, help="height,width; None is the data set's load_size")
     parser.add_argument("--format", choices=("png", "jpg"), default="png", help="png loses nothing")
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="threads")
+    parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
 
     new_size = options.size or find_dataset(options.dataset_mode).default_load_size

@@ -39,6 +39,8 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/d
 
 has_pip() { "$PYTHON" -m pip --version >/dev/null 2>&1; }
 
+has_torch() { "$PYTHON" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("torch"))'; }
+
 # Prints what the stamp holds when this Python has these requirements.
 fingerprint() {
     "$PYTHON" - requirements.txt constraints.txt 2>/dev/null <<'PYTHON_END'
@@ -71,6 +73,11 @@ print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
 PYTHON_END
 }
 
+find_interpreter() {
+    PYTHON=$environment/bin/python
+    if [ -e "$environment/Scripts/python.exe" ]; then PYTHON=$environment/Scripts/python.exe; fi # Windows
+}
+
 make_environment() {
     local base
     if [ "$environment" = "$PWD/.venv" ]; then
@@ -78,6 +85,7 @@ make_environment() {
             base=$(find_python)
             say "making .venv with $base ($("$base" --version))"
             "$base" -m venv --clear .venv || fail "making .venv failed: see the message above."
+            find_interpreter
         fi
         return
     fi
@@ -90,7 +98,8 @@ make_environment() {
 }
 
 pip_install() {
-    "$PYTHON" -m pip --quiet --disable-pip-version-check --no-input install --constraint constraints.txt "$@" ||
+    # shellcheck disable=SC2086 # two words or none
+    "$PYTHON" -m pip --quiet --disable-pip-version-check --no-input install $constraint "$@" ||
         fail "the installation failed: see pip's message above. It needs the package index and about 10 GB of" \
             "free disk; run the same command again to go on."
 }
@@ -99,7 +108,12 @@ install_requirements() {
     say "installing into $environment: on Linux 2.6 GB to download, 6 GB on disk (PyTorch with CUDA);" \
         "1 to 30 minutes, depending on the network"
     # visdom's build imports setuptools, so that has to be there first: docs/installation.md.
-    pip_install setuptools wheel
+    constraint='--constraint constraints.txt'
+    # A torch in the user's own environment is the user's choice: there only the ranges count.
+    if [ "$environment" != "$PWD/.venv" ] && has_torch; then
+        constraint=''
+    fi
+    pip_install 'setuptools>=77.0.3,<81' wheel
     pip_install --no-build-isolation --requirement requirements.txt
 }
 
@@ -127,7 +141,7 @@ elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
 else
     environment=$PWD/.venv
 fi
-PYTHON=$environment/bin/python
+find_interpreter
 stamp=$environment/pose-requirements.stamp
 
 set_up

@@ -216,7 +216,7 @@ def test_ambiguous_spellings_are_not_matched(tmp_path):
 def test_notices_are_printed(tmp_path, capsys):
     root = fashion_folder(tmp_path / "d", "fashionMENa_b.jpg", "fasionMENab.jpg")
     opt = FashionDataset.add_options(argparse.ArgumentParser(), True).parse_args([])
-    vars(opt).update(dataset_mode="fashion", dataroot=root, phase="train", is_train=True)
+    vars(opt).update(dataset_mode="fashion", dataroot=root, phase="train", is_train=True, seed=0)
     create_dataset(opt)
     assert "Data: 1 image names of fasion-pairs-train.csv are spelt" in capsys.readouterr().out
 

@@ -267,7 +267,11 @@ def test_other_arguments(kind, good, bad):
 def options_for(folder, arguments=(), is_train=True, **more):
     opt = parse(MarketDataset, arguments, is_train)
     vars(opt).update(
-        dataset_mode="market", dataroot=str(folder.root), phase=folder.phase, is_train=is_train
+        dataset_mode="market",
+        dataroot=str(folder.root),
+        phase=folder.phase,
+        is_train=is_train,
+        seed=0,
     )
     vars(opt).update(more)
     return opt
@@ -332,17 +336,29 @@ def test_a_loader_raises_the_same_line(folder, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipping_takes_the_next_good_pair_and_counts(folder, workers):
+def test_a_training_batch_takes_the_next_good_pair_in_the_place_of_a_bad_one(folder, workers):
     cut_off(folder.images / "p2.png")
     dataset = folder.dataset(skip_bad_samples=True)
-    loader = create_loader(dataset, 1, training=False, workers=workers)
-    names = [Path(batch["P1_path"][0]).name for batch in loader]
+    loader = create_loader(dataset, 5, training=True, shuffle=False, workers=workers)
+    names = [Path(path).name for path in next(iter(loader))["P1_path"]]
     assert names == ["p0.png", "p3.png", "p3.png", "p3.png", "p4.png"]
-    assert dataset.skipped_reads == 3  # item 1 tries 1 and 2; item 2 tries 2
+    assert dataset.skipped_reads >= 3  # item 1 tries 1 and 2; item 2 tries 2; workers read ahead
     for name in folder.names:
         cut_off(folder.images / name)
     with pytest.raises(UserError, match="no pair has images"):
-        dataset[0]
+        dataset[0, 0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_test_run_leaves_bad_pairs_out(folder, workers, batch_size, capfd):
+    cut_off(folder.images / "p2.png")
+    dataset = folder.dataset(skip_bad_samples=True)
+    loader = create_loader(dataset, batch_size, training=False, workers=workers)
+    names = [Path(path).name for batch in loader for path in batch["P1_path"]]
+    assert names == ["p0.png", "p3.png", "p4.png"]
+    assert dataset.skipped_reads == 2
+    assert f"skipped: {folder.images / 'p2.png'}" in capfd.readouterr().err
 
 
 # --- true flow ---

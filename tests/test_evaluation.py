@@ -11,7 +11,7 @@ from helpers import inference_options
 
 from data import create_dataset, create_loader
 from models.base_model import Prediction
-from util.evaluation import copy_source, evaluate, score_batch
+from util.evaluation import copy_source, evaluate, score_batch, spread_indices
 from util.metrics import l1, ssim
 
 
@@ -119,3 +119,16 @@ def test_batches_go_to_the_device_first(dataset):
 
     evaluate(predict, loader(dataset, 3), to_device)
     assert seen == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "expected"),
+    [(5, 3, [0, 2, 4]), (3, 5, [0, 1, 2]), (1, 4, [0]), (7, 1, [0]), (4, 4, [0, 1, 2, 3])],
+)
+def test_spread_indices(length, count, expected):
+    assert spread_indices(length, count) == expected
+
+
+def test_spread_indices_reach_both_ends():
+    chosen = spread_indices(999, 500)
+    assert len(set(chosen)) == 500 and (chosen[0], chosen[-1]) == (0, 998)

@@ -297,7 +297,7 @@ def test_adversarial_golden(mode, name, method):
     [
         ("lsgan", ((2.0 - 1) ** 2 + 0.5**2) / 2, (0.5 - 1) ** 2),
         ("hinge", (0.0 + 1.5) / 2, -0.5),
-        ("wgan-gp", -2.0 + 0.5, -0.5),
+        ("wgan-gp", (-2.0 + 0.5) / 2, -0.5),
     ],
 )
 def test_adversarial_by_hand(mode, discriminator, generator):

@@ -1,7 +1,6 @@
 """Options: the published commands, defaults, what is refused and how it is said."""
 
 import argparse
-import os
 import shlex
 
 import pytest
@@ -180,7 +179,7 @@ def test_gpu_ids(text, expected):
 
 
 def test_never_more_workers_than_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("options.base_options.cpu_cores", lambda: 3)
     assert parse_train_options([]).nThreads == 3
     assert parse_train_options(["--nThreads=2"]).nThreads == 2
 
@@ -229,6 +228,14 @@ def test_unknown_option_names_the_nearest(arguments, parts):
         (["--attn_layer=2", "--kernel_size=2=5=1"], ["--kernel_size"]),
         (["--load_size=100"], ["--load_size", "100,100", "multiples of 32"]),
         (["--load_size=32"], ["--load_size", "32,32", "from 64 on"]),
+        (["--load_size=64", "--attn_layer=3", "--kernel_size=3=9"], ["--kernel_size: 9", "8 by 8"]),
+        (["--seed=2147483648"], ["--seed", "2147483648"]),
+        (["--seed=-1"], ["--seed", "-1"]),
+        (["--lr=-1"], ["--lr", "-1"]),
+        (["--lr=nan"], ["--lr", "nan"]),
+        (["--ratio_g2d=-0.1"], ["--ratio_g2d"]),
+        (["--lambda_rec=inf"], ["--lambda_rec", "inf"]),
+        (["--lr_gamma=0"], ["--lr_gamma"]),
         (["--batchSize=0"], ["--batchSize", "0"]),
         (["--niter=-1"], ["--niter"]),
         (["--lr=fast"], ["--lr", "fast"]),

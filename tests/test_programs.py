@@ -186,7 +186,7 @@ def test_options_are_kept(runs):
     assert first["kernel_size"] == "{2: 3}" and first["attn_layer"] == "[2]"
     assert first["vgg_weights"] == "random"
     tested = dict(
-        line.split(": ", 1) for line in lines(runs.pictures / "test_opt.txt") if ": " in line
+        line.split(": ", 1) for line in lines(runs.folder / "test_opt.txt") if ": " in line
     )
     assert tested["results_dir"] == str(runs.pictures) and tested["batchSize"] == "1"
 
@@ -234,7 +234,7 @@ def test_no_html_keeps_no_pictures(runs):
 
 def test_result_names(runs):
     assert {path.name for path in runs.pictures.glob("*.*")} == {
-        "test_opt.txt", *(f"{pair}_vis.jpg" for pair in PAIRS),
+        *(f"{pair}_vis.jpg" for pair in PAIRS),
     }  # fmt: skip
     assert "0001_c1s1_0000010_01_2_0001_c2s1_0000011_02_vis.jpg" in os.listdir(runs.pictures)
     for pair in PAIRS:
@@ -425,8 +425,47 @@ def test_resuming_with_another_network_is_one_message(runs, tiny_market, tmp_pat
         "train.py", *TRAINING, *QUIET, *places(tiny_market, tmp_path), "--model=pose",
         "--continue_train", "--niter=3", "--dis_layers=4",
     )  # fmt: skip
-    assert_one_line_error(process, "latest_state.pth")
+    assert_one_line_error(process, "latest_net_D.pth", "encoder2")
     assert same(weights(tmp_path / "person" / "latest_net_D.pth"), before)
+
+
+def test_a_flow_estimator_of_other_layers_is_refused(runs, tiny_market, tmp_path):
+    """Stage 2 would otherwise train on with untrained flow heads."""
+    shutil.copytree(runs.stage_1_folder, tmp_path / "person")
+    process = run_here(
+        "train.py", *TRAINING, *QUIET, *places(tiny_market, tmp_path), "--model=pose",
+        "--continue_train", "--niter=1", "--attn_layer=2,3", "--kernel_size=2=3,3=3",
+    )  # fmt: skip
+    assert_one_line_error(process, "latest_net_G.pth", "flow_net", "--attn_layer")
+
+
+def test_a_bad_test_image_does_not_stop_training(runs, tiny_market, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_market, data)
+    for path in (data / "test").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    output = succeed(
+        run_here(
+            "train.py", *TRAINING, *places(data, tmp_path), "--model=poseflownet", "--niter=2",
+            "--eval_iters_freq=1", "--save_latest_freq=1", "--nThreads=0", "--no_html",
+        )
+    )  # fmt: skip
+    assert "no evaluation at iteration 1: " in output
+    assert weights(tmp_path / "person" / "latest_state.pth")["iteration"] == 2
+
+
+def test_a_bad_test_image_is_left_out_if_asked_for(runs, tiny_market, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_market, data)
+    bad = test_pairs()[0][0]
+    (data / "test" / bad).write_bytes((data / "test" / bad).read_bytes()[:200])
+    good = [pair for pair, names in zip(PAIRS, test_pairs(), strict=True) if bad not in names]
+    process = run_test(data, runs, tmp_path / "out", "--skip_bad_samples", "--batchSize=2")
+    output = succeed(process)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{p}_vis.png" for p in good}
+    assert f"{len(good)} images in" in output
+    assert f"{len(PAIRS) - len(good)} pairs left out" in output
+    assert bad in process.stderr
 
 
 def test_fresh_run_keeps_the_earlier_one(runs, tiny_market, tmp_path):

@@ -422,7 +422,6 @@ def test_written_flow_fits_the_written_images(layout, tmp_path):
         source, target = (
             np.asarray(Image.open(tmp_path / "set" / "test" / name), float) / 255 for name in (a, b)
         )
-        assert not flow[:, ~visible & (flow == 0).all(0)].any()
         for total, shift in ((right, 0), (wrong, 4)):
             total.append(np.abs(warp(source, flow + shift) - target).mean(-1)[visible])
     assert np.concatenate(right).mean() < 0.75 * np.concatenate(wrong).mean()

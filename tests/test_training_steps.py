@@ -97,3 +97,34 @@ def test_other_adversarial_losses_train(mode, batch):
     assert all(torch.isfinite(value) for value in losses.values())
     after = model.networks["D"].parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_prediction_leaves_the_networks_alone(name, batch):
+    """Also with spectral norm, which iterates in every forward in training mode."""
+    model = create_model(train_options(f"--model={name}", "--use_spect_g"))
+    before = {
+        key: {k: v.clone() for k, v in network.state_dict().items()}
+        for key, network in model.networks.items()
+    }
+    first, second = model.predict(batch), model.predict(batch)
+    assert torch.equal(first.image, second.image)
+    for key, network in model.networks.items():
+        assert network.training
+        assert all(torch.equal(v, before[key][k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_a_step_on_the_gpu_is_the_one_on_the_cpu(name, steps, batch):
+    options = train_options(f"--model={name}", "--gpu_ids=0")
+    model = create_model(options)
+    for network in model.networks.values():
+        fill_by_formula(network)
+    fill_by_formula(model.vgg, prefix="vgg19.")
+    assert model.device.type == "cuda"
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        losses = model.training_step(model.to_device(batch), 1)
+    for loss, value in steps[name]["steps"][0]["losses"].items():
+        assert losses[loss].item() == pytest.approx(value, rel=1e-3, abs=1e-5), loss

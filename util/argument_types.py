@@ -48,6 +48,14 @@ def non_negative_float(text: str) -> float:
     return number
 
 
+def positive_float(text: str) -> float:
+    """Read a finite number above 0. Raises argparse.ArgumentTypeError otherwise."""
+    number = non_negative_float(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return number
+
+
 def positive_int(text: str) -> int:
     """Read a whole number of at least 1. Raises argparse.ArgumentTypeError otherwise."""
     return _whole_number(text, 1)
@@ -56,6 +64,14 @@ def positive_int(text: str) -> int:
 def non_negative_int(text: str) -> int:
     """Read a whole number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
     return _whole_number(text, 0)
+
+
+def seed(text: str) -> int:
+    """Read a seed, 0 to 2³¹ - 1. Raises argparse.ArgumentTypeError otherwise."""
+    number = _whole_number(text, 0)
+    if number >= 2**31:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a seed from 0 to {2**31 - 1}")
+    return number
 
 
 def _whole_number(text: str, lowest: int) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,11 @@ class LoadReport:
     missing: list[str]
     left_over: list[str]
 
+    @property
+    def partly_taken(self) -> list[str]:
+        """Parts of the network of which the file has some tensors, but not all."""
+        return sorted(_part_names(self.taken) & _part_names(self.missing))
+
     def __str__(self) -> str:
         text = f"{self.path}: took {len(self.taken)} tensors ({_parts(self.taken)})"
         if self.missing:
@@ -32,7 +36,11 @@ class LoadReport:
 
 
 def _parts(names: list[str]) -> str:
-    return ", ".join(sorted(Counter(name.split(".")[0] for name in names)))
+    return ", ".join(sorted(_part_names(names)))
+
+
+def _part_names(names: list[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
 
 
 def save_atomically(content: object, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which device a run uses."""
 
 import functools
+import os
 
 import torch
 
@@ -10,6 +11,13 @@ from util.errors import UserError
 @functools.cache
 def _say_once(message: str) -> None:
     print(message)
+
+
+def cpu_cores() -> int:
+    """Number of CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_device(gpu_ids: list[int]) -> torch.device:

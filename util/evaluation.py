@@ -18,6 +18,11 @@ SCORE_NAMES = {
 }
 
 
+def spread_indices(length: int, count: int) -> list[int]:
+    """`count` indices spread evenly over range(length); all of them if there are no more."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
 def copy_source(batch: Batch) -> Prediction:
     """The baseline to beat: the source as it is, that is zero flow."""
     source = batch["P1"]
@@ -75,3 +80,14 @@ def evaluate(
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def format_table(rows: list[tuple[str, dict[str, float]]]) -> str:
+    """The scores as a markdown table."""
+    names = list(SCORE_NAMES)
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, scores in rows:
+        values = " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names)
+        lines.append(f"| {title} | {values} |")
+    legend = "; ".join(f"{name}: {meaning}" for name, meaning in SCORE_NAMES.items())
+    return "\n".join([*lines, "", f"{rows[0][1]['pairs']} test pairs. {legend}."])

@@ -13,6 +13,7 @@ from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder
 from util.errors import UserError
+from util.files import written_whole
 from util.images import save_image, to_uint8
 from util.pictures import draw_skeleton, flow_panels, sheet
 
@@ -87,11 +88,12 @@ def run_inference(options: argparse.Namespace) -> int:
     writer = ResultWriter(options)
     try:
         writer.folder.mkdir(parents=True, exist_ok=True)
-        (writer.folder / "test_opt.txt").write_text(options_text(options), encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"--results_dir: {writer.folder} cannot be written: {error.strerror}"
+            f"--results_dir: {writer.folder} cannot be made ({error.strerror})"
         ) from error
+    with written_whole(folder / "test_opt.txt") as temporary:
+        temporary.write_text(options_text(options), encoding="utf-8")
     chosen = range(len(dataset))
     if options.skip_existing:
         chosen = [
@@ -99,14 +101,23 @@ def run_inference(options: argparse.Namespace) -> int:
         ]
         print(f"--skip_existing: {len(dataset) - len(chosen)} of {len(dataset)} results are there")
     pairs = torch.utils.data.Subset(dataset, chosen)
-    loader = create_loader(pairs, options.batchSize, training=False, workers=options.nThreads)
-    started = time.monotonic()
+    loader = create_loader(
+        pairs,
+        options.batchSize,
+        training=False,
+        workers=options.nThreads,
+        pin_memory=model.device.type == "cuda",
+    )
+    started, written = time.monotonic(), 0
     with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:
         for batch in loader:
             batch = model.to_device(batch)
             writer.write(batch, model.predict(batch))
             bar.update(len(batch["P1_path"]))
+            written += len(batch["P1_path"])
     seconds = time.monotonic() - started
-    rate = f", {len(chosen) / seconds:.1f} images per second" if chosen else ""
-    print(f"{len(chosen)} images in {writer.folder}{rate}")
+    rate = f", {written / seconds:.1f} images per second" if written else ""
+    print(f"{written} images in {writer.folder}{rate}")
+    if written < len(chosen):
+        print(f"{len(chosen) - written} pairs left out, their images cannot be read: see above")
     return 0

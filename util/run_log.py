@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from util.errors import UserError
 from util.images import save_image
 
 
@@ -76,5 +77,9 @@ class RunLog:
         self._append("metrics.jsonl", json.dumps({"kind": kind, **when, **known}))
 
     def _append(self, file_name: str, line: str) -> None:
-        with open(self.folder / file_name, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.folder / file_name
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error

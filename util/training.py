@@ -1,13 +1,11 @@
 """The training loop."""
 
 import argparse
-import random
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import Subset
 from tqdm import tqdm
@@ -17,7 +15,7 @@ from models import create_model
 from models.base_model import BaseModel, Batch
 from options.base_options import options_text, run_folder
 from util.errors import UserError
-from util.evaluation import evaluate
+from util.evaluation import evaluate, spread_indices
 from util.pictures import panels_of, sheet
 from util.run_log import RunLog
 
@@ -38,32 +36,28 @@ def learning_rate_factor(options: argparse.Namespace, iteration: int) -> float:
     return options.lr_gamma ** (int(periods) if options.lr_policy == "step" else periods)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def prepare_folder(options: argparse.Namespace) -> Path:
     """The experiment's folder, made if need be, with train_opt.txt written.
 
     A fresh run never overwrites an earlier one: without --continue_train a folder that holds
-    checkpoints is renamed to NAME.earlier-N first, and that is said.
+    checkpoints or a log is renamed to NAME.earlier-N first, and that is said. With it, the options
+    are added to those of the earlier stages.
 
     Raises:
         UserError: the folder cannot be made or written.
     """
     folder = run_folder(options)
     try:
-        if not options.continue_train and any(folder.glob("*_net_*.pth")):
+        records = [*folder.glob("*_net_*.pth"), *folder.glob("loss_log.txt")]
+        if records and not options.continue_train:
             number = 1
             while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
                 number += 1
             folder.rename(earlier)
             print(f"{folder} held an earlier run: moved to {earlier}")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "train_opt.txt").write_text(options_text(options), encoding="utf-8")
+        with open(folder / "train_opt.txt", "a", encoding="utf-8") as file:
+            file.write(options_text(options))
     except OSError as error:
         raise UserError(
             f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
@@ -82,11 +76,16 @@ def make_evaluation(
     except UserError as error:
         print(f"no evaluation during training: {error}")
         return None
-    step = max(1, len(dataset) // options.eval_pairs)
-    pairs = Subset(dataset, range(0, len(dataset), step)[: options.eval_pairs])
+    pairs = Subset(dataset, spread_indices(len(dataset), options.eval_pairs))
 
     def run() -> dict[str, float]:
-        loader = create_loader(pairs, options.batchSize, training=False, workers=options.nThreads)
+        loader = create_loader(
+            pairs,
+            options.batchSize,
+            training=False,
+            workers=options.nThreads,
+            pin_memory=model.device.type == "cuda",
+        )
         return evaluate(model.predict, loader, model.to_device)
 
     return run
@@ -101,7 +100,7 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        seed_everything(options.seed)
+        torch.manual_seed(options.seed)
         self.dataset = create_dataset(options)
         self.model = create_model(options)
         self.last_iteration = options.niter + options.niter_decay
@@ -125,8 +124,8 @@ class Trainer:
             seed=options.seed,
             shuffle=not options.serial_batches,
             start_iteration=self.first_iteration - 1,
+            pin_memory=self.model.device.type == "cuda",
         )
-        self.batches_per_epoch = self.loader.batch_sampler.batches_per_epoch
 
     def run(self) -> int:
         """Train to the end, or until Ctrl-C, which saves first.
@@ -166,12 +165,12 @@ class Trainer:
                 batch = self.model.to_device(next(batches))
                 self._iterate(iteration, batch, bar)
                 finished = time.monotonic()
-                self._show(iteration, batch)
                 if iteration % self.options.save_iters_freq == 0:
                     self.model.save(self.folder, iteration, iteration)
                 if iteration % self.options.save_latest_freq == 0:
                     self.model.save(self.folder, "latest", iteration)
                     saved = iteration
+                self._show(iteration, batch)
                 self._print_time += time.monotonic() - finished  # the log times iterations alone
         finally:
             signal.signal(signal.SIGINT, previous)
@@ -190,7 +189,7 @@ class Trainer:
         options = self.options
         self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
         # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
-        torch.manual_seed((options.seed << 32 | iteration) & (2**63 - 1))
+        torch.manual_seed(options.seed << 32 | iteration)
         losses = self.model.training_step(batch, iteration)
         bar.update()
         if time.monotonic() - self._bar_time > 0.5:  # reading a loss waits for the GPU
@@ -206,8 +205,11 @@ class Trainer:
             small = {key: value[:SNAPSHOT_ROWS] for key, value in batch.items()}
             self.log.snapshot(iteration, sheet(panels_of(small, self.model.predict(small))))
         if self.evaluation and self._is_due(iteration, options.eval_iters_freq):
-            line = self.log.scores(iteration, self.evaluation())
-            tqdm.write(f"test pairs {line}")
+            try:
+                line = f"test pairs {self.log.scores(iteration, self.evaluation())}"
+            except UserError as error:  # a bad test image is no reason to lose a training run
+                line = f"no evaluation at iteration {iteration}: {error}"
+            tqdm.write(line)
 
     def _is_due(self, iteration: int, frequency: int) -> bool:
         return iteration % frequency == 0 or iteration == self.last_iteration
@@ -218,7 +220,7 @@ class Trainer:
         self._print_time, self._print_iteration = now, iteration
         values = {name: value.item() for name, value in losses.items()}
         rate = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
-        epoch = (iteration - 1) // self.batches_per_epoch + 1
+        epoch = self.loader.batch_sampler.epoch_of(iteration - 1) + 1
         line = self.log.losses(epoch, iteration, seconds, values, rate)
         if bar.disable:  # no terminal: plain lines in place of the bar
             print(line, flush=True)

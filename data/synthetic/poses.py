@@ -114,7 +114,7 @@ def market_pose(rng: np.random.Generator) -> tuple[Pose, float]:
 
 
 def fashion_pose(rng: np.random.Generator, view: str) -> tuple[Pose, float]:
-    """A model in the studio: pose and yaw in degrees for a view of `writer.FASHION_VIEWS`."""
+    """A model in the studio: pose and yaw in degrees for a view of `scene.FASHION_VIEWS`."""
     if view == "full" and rng.random() < 0.25:
         pose = walking_pose(rng)
     else:

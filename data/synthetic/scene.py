@@ -35,7 +35,7 @@ _IDENTITY, _POSE, _LOOK, _PLACE = 1, 2, 3, 4
 
 @dataclass
 class Person:
-    """An identity with its body. `session`: seed of what its studio pictures share."""
+    """An identity with its body; `seed` and `index` decide what its pictures are like."""
 
     identity: Identity
     body: Body

@@ -154,9 +154,7 @@ def _waves(seed: int, around: np.ndarray, y: np.ndarray, frequency: float) -> np
     return field / 3.0
 
 
-def random_fabric(
-    rng: np.random.Generator, palette: np.ndarray, plain: float, coarse: float = 1.0
-) -> Fabric:
+def random_fabric(rng: np.random.Generator, palette: np.ndarray, plain: float) -> Fabric:
     """A cloth with colours of the palette; plain or heather with probability `plain`."""
     if rng.random() < plain:
         pattern = str(rng.choice(["plain", "plain", "heather"]))
@@ -167,9 +165,7 @@ def random_fabric(
     # a pattern has to be seen: take the two most different from the ground
     others.sort(key=lambda colour: -float(np.abs(colour - first).sum()))
     colours = np.stack((first, others[rng.integers(3)], others[3 + rng.integers(3)]))
-    return Fabric(
-        pattern, colours, float(rng.uniform(0.045, 0.10) * coarse), int(rng.integers(2**31))
-    )
+    return Fabric(pattern, colours, float(rng.uniform(0.045, 0.10)), int(rng.integers(2**31)))
 
 
 def wrinkles(rng: np.random.Generator, shape: tuple[int, int], amount: float) -> np.ndarray:

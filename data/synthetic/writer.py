@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from data.synthetic.scene import (
     render_picture,
 )
 from util.errors import UserError
+from util.files import written_whole
 
 LAYOUTS = tuple(IMAGE_SIZE)
 MARKER = "synthetic.json"  # marks a folder that this module may overwrite
@@ -189,10 +189,8 @@ def _prepare(out: Path, options: DatasetOptions) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @dataclass

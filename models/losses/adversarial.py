@@ -48,12 +48,8 @@ class AdversarialLoss:
         return logits.mean()
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Discriminator's loss, a scalar.
-
-        Half the sum of both terms; for wgan-gp their sum, to which the penalty's weight is tuned.
-        """
-        loss = self.discriminator_real(real_logits) + self.discriminator_fake(fake_logits)
-        return loss if self.mode == "wgan-gp" else loss / 2
+        """Discriminator's loss, a scalar: half the sum of both terms."""
+        return (self.discriminator_real(real_logits) + self.discriminator_fake(fake_logits)) / 2
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """Generator's loss for logits of its images, any shape; a scalar."""

@@ -52,17 +52,17 @@ def affine_regularity(flow: Tensor, kernel_size: int) -> Tensor:
             f"flow: got {height}×{width}, expected at least {kernel_size}×{kernel_size}"
         )
     basis = _residual_basis(kernel_size).to(flow)
-    residual = F.conv2d(flow.reshape(-1, 1, height, width), basis)
-    windows = residual.shape[-2] * residual.shape[-1]
-    return residual.square().sum() / (flow.shape[0] * windows)
+    # A matrix product rather than a convolution: on a GPU convolutions may round to TF32.
+    windows = F.unfold(flow.reshape(-1, 1, height, width), kernel_size)
+    return (basis @ windows).square().sum() / (flow.shape[0] * windows.shape[-1])
 
 
 @cache
 def _residual_basis(kernel_size: int) -> Tensor:
-    """Orthonormal basis of what no affine map of the k×k pixels can express, as filters.
+    """Orthonormal basis `[k² - 3, k²]`, float64, of what no affine map of k×k pixels can express.
 
-    `[k² - 3, 1, k, k]` float64. The residual of the fit is the projection on it, so the sum of
-    squares of the filters' responses is the squared residual.
+    The residual of the fit is the projection on it, so the sum of squares of a window's products
+    with it is the squared residual.
     """
     y, x = torch.meshgrid(
         torch.arange(kernel_size, dtype=torch.float64),
@@ -71,4 +71,4 @@ def _residual_basis(kernel_size: int) -> Tensor:
     )
     affine = torch.stack([torch.ones_like(x), x, y], dim=-1).view(-1, 3)
     complete, _ = torch.linalg.qr(affine, mode="complete")
-    return complete[:, 3:].T.reshape(-1, 1, kernel_size, kernel_size)
+    return complete[:, 3:].T

@@ -45,7 +45,9 @@ def window_index(floor: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tenso
         `[B, H, W, K²]` int64 in [0, height · width), window positions row by row.
     """
     height, width = size
-    x, y = (floor.long()[..., None] + offsets).unbind(1)
+    # A flow that has blown up must not overflow the integers: it reads the border like any other.
+    whole = floor.clamp(-(2.0**30), 2.0**30).long()
+    x, y = (whole[..., None] + offsets).unbind(1)
     return (
         y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
     ).flatten(3)
