@@ -19,6 +19,7 @@ from util.images import IMAGE_SUFFIXES
 
 PAIR_COLUMNS = ("from", "to")
 ANNOTATION_COLUMNS = ("name", "keypoints_y", "keypoints_x")
+_LARGEST = 1e6  # pixels; no image is larger
 MISSING = -1
 
 # Annotations with more rows than this share outside their frame were made for another frame.
@@ -227,7 +228,7 @@ def _read_coordinates(text: str, count: int) -> list[float] | str:
     """Read one JSON list of coordinates, or say what is wrong with it."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"is not a JSON list: {_shortened(text)}"
     if not isinstance(values, list):
         return f"is not a JSON list: {_shortened(text)}"
@@ -235,7 +236,7 @@ def _read_coordinates(text: str, count: int) -> list[float] | str:
         return f"has {len(values)} values, {count} are needed"
     for value in values:
         number = type(value) in (int, float)
-        if not number or not (0 <= value < math.inf or value == MISSING):
+        if not number or not (0 <= value < _LARGEST or value == MISSING):
             return f"holds {json.dumps(value)}, neither a coordinate of at least 0 nor -1 (missing)"
     return values
 
@@ -254,7 +255,7 @@ def _read_rows(
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
             for values in reader:
-                if not values:
+                if not "".join(values).strip():
                     continue
                 if header is None:
                     header = [name.strip() for name in values]

@@ -32,6 +32,21 @@ class Prediction:
     masks: list[Tensor] = field(default_factory=list)
 
 
+@dataclass
+class TrainingStart:
+    """What a continued run starts from.
+
+    Attributes:
+        lines: what was loaded, for the user.
+        iteration: the last finished iteration; 0 at the start of a stage.
+        earlier_model: the stage that wrote the checkpoint, if it is another one.
+    """
+
+    lines: list[str]
+    iteration: int = 0
+    earlier_model: str | None = None
+
+
 class BaseModel(ABC):
     """Base of all models; a subclass in models/NAME_model.py is found as `--model=NAME`.
 
@@ -158,12 +173,8 @@ class BaseModel(ABC):
         """What a user can do about a checkpoint that does not hold the whole network."""
         return "give the options (--model, --attn_layer, …) that it was trained with"
 
-    def load_for_training(self, folder: Path, label: str) -> tuple[list[str], int]:
+    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
         """Load what is there to go on with: weights, and optimisers if the same model wrote them.
-
-        Returns:
-            What was loaded, as lines for the user; and the last finished iteration, 0 if another
-            stage (or another program) wrote the checkpoint.
 
         Raises:
             UserError: no checkpoint, or one that does not fit.
@@ -178,15 +189,20 @@ class BaseModel(ABC):
             # Another stage may bring whole parts of the first network; anything less is a mistake.
             if report.missing and (position > 0 or report.partly_taken):
                 raise UserError(f"{report}; {self.explain_missing(report)}")
+            if report.left_over:
+                raise UserError(
+                    f"{report}; --model={self.options.model} would train on without those and save "
+                    "over them: choose the --model that the checkpoint is of, or another --name"
+                )
             lines.append(str(report))
         state = load_training_state(folder / f"{label}_state.pth")
         if state is None:
-            return [*lines, "optimisers: no training state beside the weights, start fresh"], 0
+            return TrainingStart(
+                [*lines, "optimisers: no training state beside the weights, start fresh"]
+            )
         if state["model"] != self.options.model:
-            return [
-                *lines,
-                f"optimisers: start fresh, the checkpoint is of --model={state['model']}",
-            ], 0
+            fresh = f"optimisers: start fresh, the checkpoint is of --model={state['model']}"
+            return TrainingStart([*lines, fresh], earlier_model=state["model"])
         for name, optimizer in self.optimizers.items():
             rates = [group["initial_lr"] for group in optimizer.param_groups]
             try:
@@ -199,4 +215,5 @@ class BaseModel(ABC):
             # The file's learning rate came with it; the one of the options counts.
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["initial_lr"] = rate
-        return [*lines, f"optimisers: as after iteration {state['iteration']}"], state["iteration"]
+        as_before = f"optimisers: as after iteration {state['iteration']}"
+        return TrainingStart([*lines, as_before], iteration=state["iteration"])

@@ -113,6 +113,8 @@ class GFLAModel(BaseModel):
                     "setting, give it (4 for 256×256, 3 for 128×64)"
                 )
             options.dis_layers = preset["dis_layers"]
+        if not min(options.load_size) >> getattr(options, "dis_layers", 0):
+            raise UserError(f"--dis_layers: {options.dis_layers} blocks halve the image to nothing")
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:

@@ -71,13 +71,13 @@ def run_command(title: str, *arguments: str) -> None:
         )
 
 
-def score_table(gpu_id: str, stage1_iteration: int) -> list[tuple[str, dict[str, float]]]:
+def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
     """Scores of the baseline and both stages on test pairs of people that training never saw."""
     common = [*SHARED_OPTIONS, f"--gpu_id={gpu_id}"]
     stages = [
         (
             "stage 1: source warped by the flow",
-            ["--model=poseflownet", f"--which_iter={stage1_iteration}"],
+            ["--model=poseflownet", "--which_iter=poseflownet_latest"],
         ),
         ("stage 2: generated", ["--model=pose"]),
     ]
@@ -125,14 +125,14 @@ def main(arguments: list[str] | None = None) -> int:
             f"--batchSize={options.batchSize}", *QUICK_START,
             f"--niter={iterations // 2}", f"--niter_decay={iterations - iterations // 2}",
             "--print_freq=50", "--display_freq=100", "--eval_iters_freq=0", "--display_id=0",
-            *([f"--save_iters_freq={iterations}"] if stage == 1 else ["--continue_train"]),
+            *(["--continue_train"] if stage == 2 else []),
         )  # fmt: skip
     run_command(
         "test", "test.py", *SHARED_OPTIONS, "--model=pose", f"--gpu_id={options.gpu_id}",
         f"--results_dir={RESULTS}", "--batchSize=8", "--save_input", "--save_flow",
     )  # fmt: skip
     print("\n=== scores on people that training never saw")
-    table = format_table(score_table(options.gpu_id, options.stage1_iterations))
+    table = format_table(score_table(options.gpu_id))
     print(table)
     (Path(RESULTS) / "scores.md").write_text(table + "\n", encoding="utf-8")
     picture = Path(RESULTS) / "sheet.png"

@@ -17,7 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, or a folder that holds anything else.
     """
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="python -m script.make_synthetic_dataset", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="files and image size of")
     parser.add_argument(
         "--out", required=True, help="folder: new, empty, or an earlier set of this program's"

@@ -68,8 +68,9 @@ def updated(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite README.md in the current folder."""
-    path = Path("README.md")
+    """Rewrite the project's README.md."""
+    Parser(prog="python -m script.options_table", description=__doc__).parse_all()
+    path = Path(__file__).parents[1] / "README.md"
     path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{path} updated")
     return 0

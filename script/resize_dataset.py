@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, a folder without images, or one that cannot be written.
     """
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m script.resize_dataset", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_mode", required=True, help=", ".join(dataset_names()))
     parser.add_argument("--dataroot", help="folder of the data set; None is ./dataset/MODE")
     parser.add_argument("--phases", default="test,train", help="image folders to resize")

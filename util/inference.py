@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import create_dataset, create_loader
+from data import PairDataset, create_dataset, create_loader
 from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder
@@ -73,6 +73,19 @@ class ResultWriter:
         }
 
 
+def _check_result_names(dataset: PairDataset) -> None:
+    """Raise UserError where two pairs would write the same file: names carry no suffix."""
+    paths_of: dict[str, tuple[str, str]] = {}
+    for paths in map(dataset.pair_paths, range(len(dataset))):
+        name = pair_name(*paths)
+        earlier = paths_of.setdefault(name, paths)
+        if earlier != paths:
+            raise UserError(
+                f"{dataset.pairs_path}: the pairs {', '.join(earlier)} and {', '.join(paths)} "
+                f"would both become {name}_vis: rename an image"
+            )
+
+
 def run_inference(options: argparse.Namespace) -> int:
     """Generate the picture of every pair of the phase; returns the exit code.
 
@@ -94,6 +107,7 @@ def run_inference(options: argparse.Namespace) -> int:
         ) from error
     with written_whole(folder / "test_opt.txt") as temporary:
         temporary.write_text(options_text(options), encoding="utf-8")
+    _check_result_names(dataset)
     chosen = range(len(dataset))
     if options.skip_existing:
         chosen = [

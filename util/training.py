@@ -1,9 +1,11 @@
 """The training loop."""
 
 import argparse
+import shutil
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,14 +14,13 @@ from tqdm import tqdm
 
 from data import create_dataset, create_loader
 from models import create_model
-from models.base_model import BaseModel, Batch
+from models.base_model import BaseModel, Batch, TrainingStart
 from options.base_options import options_text, run_folder
 from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
 from util.pictures import panels_of, sheet
 from util.run_log import RunLog
 
-BAR_LOSSES = 5  # more do not fit into a terminal's line
 SNAPSHOT_ROWS = 4
 
 
@@ -34,6 +35,12 @@ def learning_rate_factor(options: argparse.Namespace, iteration: int) -> float:
         return 1.0 - max(0, done - options.niter + 1) / (options.niter_decay + 1)
     periods = done / options.lr_decay_iters
     return options.lr_gamma ** (int(periods) if options.lr_policy == "step" else periods)
+
+
+def short_losses(losses: Mapping[str, torch.Tensor]) -> str:
+    """The losses that count, for the bar's one line: those below 0.005 are left out."""
+    values = {name.removesuffix("_gen"): value.item() for name, value in losses.items()}
+    return " ".join(f"{name} {value:.2f}" for name, value in values.items() if abs(value) >= 0.005)
 
 
 def prepare_folder(options: argparse.Namespace) -> Path:
@@ -63,6 +70,21 @@ def prepare_folder(options: argparse.Namespace) -> Path:
             f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
         ) from error
     return folder
+
+
+def keep_stage(folder: Path, model: str) -> None:
+    """Keep the checkpoints of the stage before, whose file names the next stage uses again.
+
+    `<label>_net_<key>.pth` gets the second name `<model>_<label>_net_<key>.pth`, the state file
+    likewise, so that `--which_iter=<model>_<label>` loads it.
+    """
+    for path in [*folder.glob("*_net_*.pth"), *folder.glob("*_state.pth")]:
+        label = path.name.split("_")[0]
+        if label == "latest":  # stays until the next stage has saved its own
+            shutil.copy2(path, folder / f"{model}_{path.name}")
+        elif label.isdecimal():
+            path.replace(folder / f"{model}_{path.name}")
+    print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
 
 
 def make_evaluation(
@@ -108,12 +130,19 @@ class Trainer:
             print(line)
         if options.display_id:
             print("live display: no visdom panes in this version; --display_id=0 drops this note")
-        done = 0
+        start = TrainingStart([])
         if options.continue_train:
-            lines, done = self.model.load_for_training(run_folder(options), options.which_iter)
-            print("\n".join(lines))
-        self.first_iteration = done + 1 if done else options.iter_count
+            start = self.model.load_for_training(run_folder(options), options.which_iter)
+            print("\n".join(start.lines))
+        self.first_iteration = start.iteration + 1 if start.iteration else options.iter_count
+        if self.first_iteration > self.last_iteration:
+            raise UserError(
+                f"--niter: iteration {self.first_iteration} is the next one, but --niter and "
+                f"--niter_decay end the training after {self.last_iteration}; raise --niter"
+            )
         self.folder = prepare_folder(options)
+        if start.earlier_model:
+            keep_stage(self.folder, start.earlier_model)
         self.evaluation = make_evaluation(options, self.model)
         self.log = RunLog(self.folder, options.model)
         self.loader = create_loader(
@@ -133,10 +162,7 @@ class Trainer:
         Returns:
             The exit code: 0, or 130 after Ctrl-C.
         """
-        iteration, saved = self.first_iteration - 1, None
-        if iteration >= self.last_iteration:
-            print(f"nothing to do: {iteration} iterations are done; raise --niter to go on")
-            return 0
+        iteration = saved = self.first_iteration - 1
         print(
             f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
             f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
@@ -156,14 +182,15 @@ class Trainer:
             if interrupted:
                 raise KeyboardInterrupt
             interrupted = True
+            tqdm.write("stopping after this iteration and saving; Ctrl-C again stops at once")
 
         previous = signal.signal(signal.SIGINT, interrupt)
         try:
             batches = iter(self.loader)
             while iteration < self.last_iteration and not interrupted:
-                iteration += 1
                 batch = self.model.to_device(next(batches))
-                self._iterate(iteration, batch, bar)
+                self._iterate(iteration + 1, batch, bar)
+                iteration += 1
                 finished = time.monotonic()
                 if iteration % self.options.save_iters_freq == 0:
                     self.model.save(self.folder, iteration, iteration)
@@ -172,11 +199,11 @@ class Trainer:
                     saved = iteration
                 self._show(iteration, batch)
                 self._print_time += time.monotonic() - finished  # the log times iterations alone
-        finally:
+        finally:  # also when an image cannot be read: what was trained is kept
             signal.signal(signal.SIGINT, previous)
             bar.close()
-        if saved != iteration:
-            self.model.save(self.folder, "latest", iteration)
+            if saved != iteration and isinstance(sys.exception(), UserError | None):
+                self.model.save(self.folder, "latest", iteration)
         if interrupted:
             print(
                 f"stopped after iteration {iteration}, saved; --continue_train goes on from there"
@@ -194,8 +221,7 @@ class Trainer:
         bar.update()
         if time.monotonic() - self._bar_time > 0.5:  # reading a loss waits for the GPU
             self._bar_time = time.monotonic()
-            main = list(losses.items())[:BAR_LOSSES]
-            bar.set_postfix_str(" ".join(f"{name} {value.item():.3f}" for name, value in main))
+            bar.set_postfix_str(short_losses(losses))
         if self._is_due(iteration, options.print_freq):
             self._print_losses(iteration, losses, bar)
 

@@ -90,7 +90,10 @@ def make_dataset(
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
     out = Path(out)
-    _prepare(out, options)
+    try:
+        _prepare(out, options)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
     tables: dict[str, dict[str, list[str]]] = {
         phase: {"pairs": [], "annotation": []} for phase in ("train", "test")
     }
@@ -176,6 +179,7 @@ def _prepare(out: Path, options: DatasetOptions) -> None:
             raise UserError(
                 f"--out {out} is not empty and holds no synthetic data set; name a new folder"
             )
+        print(f"{out}: the earlier set of seed {found.get('seed')} is made anew", flush=True)
     for prefix in _TABLE_PREFIX.values():
         for kind in ("pairs", "annotation"):
             for phase in ("train", "test"):

@@ -1,0 +1,106 @@
+"""From one stage to the next: what is loaded, kept and refused."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import test_pairs as pairs_of_the_test_phase
+from helpers import MARKET, assert_one_line_error, run_here, train_options
+
+from models import create_model
+from util.checkpoints import save_atomically
+from util.errors import UserError
+from util.training import keep_stage, short_losses
+
+
+def files(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_the_stage_before_keeps_its_checkpoints(tmp_path):
+    for name in ("latest_net_G.pth", "latest_state.pth", "20_net_G.pth", "20_state.pth", "log.txt"):
+        (tmp_path / name).write_text(name)
+    keep_stage(tmp_path, "poseflownet")
+    assert files(tmp_path) == {
+        "latest_net_G.pth": "latest_net_G.pth",  # what the next stage has just read
+        "latest_state.pth": "latest_state.pth",
+        "poseflownet_latest_net_G.pth": "latest_net_G.pth",
+        "poseflownet_latest_state.pth": "latest_state.pth",
+        "poseflownet_20_net_G.pth": "20_net_G.pth",
+        "poseflownet_20_state.pth": "20_state.pth",
+        "log.txt": "log.txt",
+    }
+    keep_stage(tmp_path, "other")  # what is kept already stays as it is
+    assert (tmp_path / "poseflownet_20_net_G.pth").read_text() == "20_net_G.pth"
+
+
+def test_stage_1_does_not_train_on_over_a_stage_2_checkpoint(tmp_path):
+    create_model(train_options("--model=pose")).save(tmp_path, "latest", 3)
+    flow_model = create_model(train_options("--model=poseflownet"))
+    with pytest.raises(UserError, match=r"left over \(source, target\).*--model=poseflownet"):
+        flow_model.load_for_training(tmp_path, "latest")
+
+
+def test_stage_2_says_which_stage_it_starts_from(tmp_path):
+    flow_model = create_model(train_options("--model=poseflownet"))
+    flow_model.save(tmp_path, "latest", 7)
+    model = create_model(train_options("--model=pose"))
+    start = model.load_for_training(tmp_path, "latest")
+    assert (start.iteration, start.earlier_model) == (0, "poseflownet")
+    taken = model.networks["G"].state_dict()
+    for name, value in flow_model.networks["G"].state_dict().items():
+        assert torch.equal(taken[name], value)
+    again = flow_model.load_for_training(tmp_path, "latest")
+    assert (again.iteration, again.earlier_model) == (7, None)
+
+
+def test_weights_without_a_training_state_start_at_the_first_iteration(tmp_path):
+    model = create_model(train_options("--model=poseflownet"))
+    save_atomically(model.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
+    start = model.load_for_training(tmp_path, "latest")
+    assert (start.iteration, start.earlier_model) == (0, None)
+    assert "start fresh" in start.lines[-1]
+
+
+def test_a_finished_training_is_left_alone(tiny_market, tmp_path):
+    common = ["--model=poseflownet", f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path}"]
+    model = create_model(train_options(*common))
+    (tmp_path / "done").mkdir()
+    model.save(tmp_path / "done", "latest", 5)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()}
+    process = run_here(
+        "train.py", *MARKET, *common, "--name=done", "--vgg_weights=random", "--continue_train",
+        "--niter=5",
+    )  # fmt: skip
+    assert_one_line_error(process, "--niter", "5")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()} == before
+
+
+def test_two_pairs_of_one_result_name_are_refused(tiny_market, tmp_path):
+
+    data, results = tmp_path / "data", tmp_path / "results"
+    shutil.copytree(tiny_market, data)
+    source, target = pairs_of_the_test_phase()[0]
+    twin = target.rsplit(".", 1)[0] + ".png"
+    shutil.copy(data / "test" / target, data / "test" / twin)
+    annotation = data / "market-annotation-test.csv"
+    row = next(line for line in annotation.read_text().splitlines() if line.startswith(target))
+    with annotation.open("a") as file:
+        file.write(row.replace(target, twin) + "\n")
+    with (data / "market-pairs-test.csv").open("a") as file:
+        file.write(f"{source},{twin}\n")
+    (tmp_path / "m").mkdir()
+    model = create_model(train_options("--model=poseflownet"))
+    save_atomically(model.networks["G"].state_dict(), tmp_path / "m" / "latest_net_G.pth")
+    process = run_here(
+        "test.py", *MARKET[:2], "--model=poseflownet", f"--dataroot={data}", "--name=m",
+        f"--checkpoints_dir={tmp_path}", f"--results_dir={results}",
+    )  # fmt: skip
+    assert_one_line_error(process, "market-pairs-test.csv", twin, "rename")
+    assert not list(results.glob("*_vis.*"))
+
+
+def test_the_bar_shows_the_losses_that_count():
+    losses = {"app_gen": 1.234, "regularization": 0.0021, "ad_gen": 0.5, "correctness_gen": -0.1}
+    shown = short_losses({name: torch.tensor(value) for name, value in losses.items()})
+    assert shown == "app 1.23 ad 0.50 correctness -0.10"
