@@ -20,6 +20,7 @@ class ResizeReport:
         written: images resized now.
         skipped: images that were there already, not older than their source.
         unreadable: one message per image that cannot be read.
+        foreign: images in the folder that come from none of the source's.
     """
 
     folder: Path
@@ -27,6 +28,7 @@ class ResizeReport:
     written: int
     skipped: int
     unreadable: list[str]
+    foreign: list[str]
 
 
 def resized_folder_name(phase: str, size: tuple[int, int]) -> str:
@@ -67,12 +69,14 @@ def resize_folder(
     outcomes = run_in_parallel(
         partial(_resize_file, size=size), tasks.items(), workers, target.name
     )
+    there = list_images(target) if target.is_dir() else []
     return ResizeReport(
         folder=target,
         found=len(names),
         written=outcomes.count("written"),
         skipped=outcomes.count("skipped"),
         unreadable=[text for text in outcomes if text not in ("written", "skipped")],
+        foreign=sorted(set(there) - {path.name for path in tasks}),
     )
 
 

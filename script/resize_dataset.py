@@ -48,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for message in report.unreadable:
             print(f"error: {message}", file=sys.stderr)
+        if report.foreign:
+            print(
+                f"warning: {len(report.foreign)} other images are in {report.folder}, such as "
+                f"{report.foreign[0]}: metrics would count them, too; remove them",
+                file=sys.stderr,
+            )
         unreadable += len(report.unreadable)
     return 1 if unreadable else 0
 

@@ -167,6 +167,10 @@ def test_resize_as_a_user_runs_it(download):
     os.utime(download / "train" / names[0], (2**33, 2**33))
     report = resize_folder(*train)
     assert (report.found, report.written, report.skipped) == (3, 1, 2)
+    assert report.foreign == []
+    (download / "train" / names[0]).unlink()
+    report = resize_folder(*train)
+    assert report.foreign == [f"{Path(names[0]).stem}.png"]
 
 
 def test_unreadable_images_are_named_and_change_the_exit_code(download):
