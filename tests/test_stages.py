@@ -104,3 +104,22 @@ def test_the_bar_shows_the_losses_that_count():
     losses = {"app_gen": 1.234, "regularization": 0.0021, "ad_gen": 0.5, "correctness_gen": -0.1}
     shown = short_losses({name: torch.tensor(value) for name, value in losses.items()})
     assert shown == "app 1.23 ad 0.50 correctness -0.10"
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_bad_training_image(tiny_market, tmp_path, skip):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_market, data)
+    bad = sorted((data / "train").iterdir())[0]
+    bad.write_bytes(bad.read_bytes()[:200])
+    process = run_here(
+        "train.py", *MARKET, "--model=poseflownet", "--vgg_weights=random", f"--dataroot={data}",
+        f"--checkpoints_dir={tmp_path}", "--name=m", "--batchSize=12", "--niter=1", "--no_html",
+        "--eval_iters_freq=0", "--nThreads=0", *(["--skip_bad_samples"] if skip else []),
+    )  # fmt: skip
+    if skip:
+        assert process.returncode == 0, process.stderr
+        assert "--skip_bad_samples replaced" in process.stdout and bad.name in process.stderr
+        assert (tmp_path / "m" / "latest_net_G.pth").exists()
+    else:
+        assert_one_line_error(process, bad.name, "--skip_bad_samples")

@@ -204,6 +204,8 @@ class Trainer:
             bar.close()
             if saved != iteration and isinstance(sys.exception(), UserError | None):
                 self.model.save(self.folder, "latest", iteration)
+        if self.dataset.skipped_reads:
+            print(f"--skip_bad_samples replaced {self.dataset.skipped_reads} pairs, named above")
         if interrupted:
             print(
                 f"stopped after iteration {iteration}, saved; --continue_train goes on from there"
