@@ -123,7 +123,7 @@ class GFLAModel(BaseModel):
             return []
         return [
             "VGG19 has RANDOM weights (--vgg_weights=random): "
-            "fine for a quick start, worse than ImageNet's"
+            "for a quick start; the loss weights are tuned to ImageNet's"
         ]
 
     def __init__(self, options: argparse.Namespace) -> None:
