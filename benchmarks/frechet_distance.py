@@ -6,16 +6,13 @@ All run one after another in this process, on the same covariances, the fastest 
 counting. OMP_NUM_THREADS limits the threads of all alike. scipy's sqrtm takes most of the time.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import scipy
 from scipy.linalg import sqrtm
 
+from benchmarks.machine import describe_machine
 from util.metrics.frechet import FeatureStatistics, frechet_distance
 
 FEATURES = 2048
@@ -96,22 +93,10 @@ def table(title: str, outcome: dict[str, tuple[float, float]]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
-
-
 def main() -> None:
     """Print machine, versions and a table for each kind of covariance."""
-    print(
-        f"{_processor()}, {os.cpu_count()} logical cores, "
-        f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; "
-        f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}; "
-        f"{FEATURES} features, fastest of {ROUNDS} rounds\n"
-    )
+    print(describe_machine(("numpy", "scipy")))
+    print(f"{FEATURES} features, fastest of {ROUNDS} rounds\n")
     for title, images in SETS:
         a, b = (random_statistics(images, seed) for seed in (1, 2))
         print(table(title, compare(METHODS, a, b, ROUNDS)), end="\n\n", flush=True)

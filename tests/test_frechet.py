@@ -118,12 +118,14 @@ def test_symmetric_and_zero_for_equals_at_any_rank(rank_a, rank_b):
     assert 0 <= frechet_distance(mean, a, mean, a) <= 1e-11 * np.trace(a)
 
 
-def test_gaussians_that_share_no_direction():
-    # The root vanishes: taken of eigenvalues that are rounding errors, it would be 1e-6 and more.
+@pytest.mark.parametrize(("shared", "tolerance"), [(0, 1e-12), (20, 1e-7), (80, 1e-12)])
+def test_gaussians_that_share_some_directions(shared, tolerance):
+    # Eigenvalues that should vanish come out at +-1e-16, and their roots at 1e-8 or NaN.
     rng, zero = np.random.default_rng(0), np.zeros(200)
     basis = np.linalg.qr(rng.standard_normal((200, 200)))[0]
-    a, b = (part @ part.T for part in (basis[:, :80], basis[:, 80:160]))
-    assert frechet_distance(zero, a, zero, b) == pytest.approx(160, rel=1e-12)
+    a, b = (part @ part.T for part in (basis[:, :80], basis[:, 80 - shared : 160 - shared]))
+    expected = 2 * (80 - shared)
+    assert frechet_distance(zero, a, zero, b) == pytest.approx(expected, rel=tolerance, abs=1e-11)
 
 
 def test_small_eigenvalues_are_not_lost():

@@ -137,18 +137,23 @@ class Report:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def table(self, width: int | None = None) -> str:
-        """The report for the terminal: figures with their protocol, then what is missing."""
+        """The report for the terminal: figures with their protocol, then what is missing.
+
+        What the protocols of all figures share, the pictures scored, is said once.
+        """
+        shared = f"results: {self.results.get('description', '')}"
         width = max(width or shutil.get_terminal_size((120, 24)).columns, 80)
         rows = [("figure", "value", "std", "images", "protocol")]
         for name, figure in self.figures.items():
             arrow = "↓" if figure.better == "lower" else "↑"
             std = "" if figure.std is None else f"{figure.std:.4f}"
             rows.append((
-                f"{name} {arrow}", f"{figure.value:.4f}", std, str(figure.images), figure.protocol
+                f"{name} {arrow}", f"{figure.value:.4f}", std, str(figure.images),
+                figure.protocol.removesuffix(f"; {shared}"),
             ))  # fmt: skip
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         indent = sum(widths) + 2 * len(widths)
-        lines = []
+        lines = [shared]
         for row in rows:
             cells = [row[0].ljust(widths[0])]
             cells += [row[column].rjust(widths[column]) for column in (1, 2, 3)]
