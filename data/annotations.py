@@ -128,38 +128,51 @@ def read_pair_table(
             f"the first: {bad[0]}"
         )
     for matcher, where in ((in_folder, image_folder), (annotations.names, annotation_path)):
-        if matcher.respelt:
-            name, match = next(iter(matcher.respelt.items()))
-            table.notices.append(
-                f"{len(matcher.respelt)} image names of {pairs_path.name} are spelt differently "
-                f"in {where} and were matched, e.g. '{name}' with '{match}'"
-            )
+        notice = _respelling_notice(matcher, pairs_path.name, where)
+        if notice:
+            table.notices.append(notice)
     return table
 
 
 def read_poses(
-    path: Path, names: Iterable[str], keypoint_count: int = 18
-) -> dict[str, np.ndarray | str]:
-    """Key points of the named images from an annotation table.
+    path: Path, stems: Iterable[str], keypoint_count: int = 18
+) -> tuple[dict[str, np.ndarray | str], str]:
+    """Key points of images, known by their names without suffix, from an annotation table.
 
     Args:
         path: table `name:keypoints_y:keypoints_x`.
-        names: image names; another suffix or spelling of the same name is matched.
+        stems: names without the image suffix; a row of that very name counts, else the only one
+            that is spelt differently.
         keypoint_count: key points a row must have.
 
     Returns:
-        By name: float64 [K, 2], (x, y) in pixels of the annotation's frame, NaN = missing; or
-        what is wrong with that image's row.
+        By stem: float64 [K, 2], (x, y) in pixels of the annotation's frame, NaN = missing; or
+        what is wrong with that image's row. And a notice on names matched across spellings, or
+        an empty text.
 
     Raises:
         UserError: the table is missing, empty or of another form.
     """
     annotations = _Annotations(path, keypoint_count)
-    found = {name: annotations.find(name) for name in names}
-    return {
-        name: pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
-        for name, pose in found.items()
-    }
+    rows: dict[str, str] = {}
+    for name in annotations.row_names:
+        stem, suffix = os.path.splitext(name)
+        rows.setdefault(stem if suffix.lower() in IMAGE_SUFFIXES else name, name)
+    poses: dict[str, np.ndarray | str] = {}
+    for stem in stems:
+        pose = annotations.find(rows.get(stem, f"{stem}.jpg"))
+        poses[stem] = pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
+    return poses, _respelling_notice(annotations.names, "the pictures", path)
+
+
+def _respelling_notice(matcher: "_NameMatcher", whose: str, where: Path) -> str:
+    if not matcher.respelt:
+        return ""
+    name, match = next(iter(matcher.respelt.items()))
+    return (
+        f"{len(matcher.respelt)} image names of {whose} are spelt differently "
+        f"in {where} and were matched, e.g. '{name}' with '{match}'"
+    )
 
 
 def list_images(folder: Path) -> list[str]:
@@ -227,7 +240,8 @@ class _Annotations:
                     f"{path}, row {row}: '{name}' has other key points than in row {earlier[0]}"
                 )
         self._unnamed_hint = f" (unreadable there: {unnamed[0]})" if unnamed else ""
-        self.names = _NameMatcher(list(self._rows))
+        self.row_names = list(self._rows)
+        self.names = _NameMatcher(self.row_names)
 
     def find(self, name: str) -> list[tuple[float, float]] | str:
         """Give the (x, y) of each key point, NaN = missing; or say what is wrong."""

@@ -12,8 +12,10 @@ import torch
 from helpers import assert_one_line_error, run_python
 from PIL import Image
 
+from data.annotations import read_poses
 from script.metrics import main
 from util.errors import UserError
+from util.metrics import image_sets
 
 SIZE = (128, 64)
 PLAIN = "SSIM,SSIM_256,PSNR,L1,MAE"
@@ -312,6 +314,72 @@ def test_cached_statistics_notice_a_changed_folder(
     assert "damaged" in capsys.readouterr().out
 
 
+def test_two_runs_may_fill_one_cache_at_the_same_time(
+    sets: Path, quick_networks: None, monkeypatch
+) -> None:
+    arguments = ["--figures=FID_standard,KID", "--batch_size=3"]
+    alone = values(run(sets, *arguments, real=True))
+    shutil.rmtree(sets / "out")
+    original, other = image_sets._Pictures.__getitem__, []
+
+    def in_the_middle(self: object, index: int) -> object:
+        if index == 4 and not other:  # the whole of another run between two of our images
+            other.append(True)
+            with monkeypatch.context() as patch:
+                patch.setattr("os.getpid", lambda: 1)
+                other.append(values(run(sets, *arguments, real=True)))
+        return original(self, index)
+
+    monkeypatch.setattr(image_sets._Pictures, "__getitem__", in_the_middle)
+    assert values(run(sets, *arguments, real=True)) == alone
+    assert other[1] == alone
+    cache = sets / "out" / "real_statistics"
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({}, "no body"),
+        ({1: (24, 32), 8: (300, 28)}, "outside the frame of 128x64"),
+    ],
+)
+def test_key_points_that_make_no_mask_make_no_score(
+    sets: Path, points: dict[int, tuple[int, int]], message: str
+) -> None:
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(12)])
+    y, x = [-1] * 18, [-1] * 18
+    for joint, (row, column) in points.items():
+        y[joint], x[joint] = row, column
+    with open(sets / "annotation.csv", "a") as file:
+        file.write(f"p12.jpg: {json.dumps(y)}: {json.dumps(x)}\n")
+    masked = ["--calculate_mask", f"--annotation={sets / 'annotation.csv'}"]
+    report = run(sets, *masked, "--figures=SSIM,mask_SSIM", code=1)
+    assert report["figures"]["mask_SSIM"]["images"] == 11
+    assert report["figures"]["SSIM"]["images"] == 12
+    assert "p11_2_p12_vis.png: masked figures" in report["problems"][0]
+    assert message in report["problems"][0]
+    assert "frame of 128x64" in report["figures"]["mask_SSIM"]["protocol"]
+
+
+def test_annotation_rows_of_the_very_name_count(tmp_path: Path) -> None:
+    write_annotation(tmp_path / "a.csv", ["1_11.jpg", "b.2.jpg", "fashion_c.jpg"])
+    poses, notice = read_poses(tmp_path / "a.csv", ["1_11", "b.2", "fasionc", "b", "1__11"])
+    assert isinstance(poses["1_11"], np.ndarray)
+    assert isinstance(poses["b.2"], np.ndarray)
+    assert isinstance(poses["fasionc"], np.ndarray)
+    assert "no row" in poses["b"]
+    assert "2 image names" in notice
+
+
+def test_a_gallery_of_earlier_figures_does_not_stay(sets: Path) -> None:
+    folder = sets / "out" / "mine_metrics"
+    run(sets, "--figures=SSIM", "--gallery=1")
+    assert (folder / "gallery.html").is_file()
+    run(sets, "--figures=L1")
+    assert not (folder / "gallery.html").exists()
+
+
 def test_flow_error_against_the_true_flow(sets: Path) -> None:
     truth = sets / "flow"
     truth.mkdir()
@@ -360,6 +428,13 @@ def test_pg2_protocol(sets: Path) -> None:
         (["--calculate_mask"], ["--calculate_mask", "--annotation"]),
         (["--device=cuda:99"], ["--device=cuda:99", "cpu"]),
         (["--lpips_weights=nowhere.pth"], ["--lpips_weights", "nowhere.pth"]),
+        (["--fid_real_path=nowhere"], ["--fid_real_path", "no folder nowhere"]),
+        (["--annotation=nowhere"], ["--annotation", "no file nowhere"]),
+        (["--scratch_dir=nowhere"], ["--scratch_dir", "no folder nowhere"]),
+        (["--figures=,"], ["--figures is empty"]),
+        (["--figures=SSIM", "--gallery=3", "--gallery_by=L1"], ["--gallery_by=L1", "SSIM"]),
+        (["--name=.."], ["--name=..", "--output"]),
+        (["--device=meta"], ["--device=meta"]),
     ],
 )
 def test_bad_options_name_the_fix(sets: Path, arguments: list[str], parts: list[str]) -> None:
@@ -379,7 +454,7 @@ def test_bad_folders(sets: Path) -> None:
     with pytest.raises(UserError, match="results of one pair"):
         run(sets, f"--figures={PLAIN}")
     shutil.rmtree(sets / "results")
-    with pytest.raises(UserError, match="results"):
+    with pytest.raises(UserError, match="--distorated_path: there is no folder"):
         run(sets)
     (sets / "results").mkdir()
     with pytest.raises(UserError, match="has no images"):
@@ -404,7 +479,6 @@ def test_the_old_command_line_runs_as_a_program(sets: Path) -> None:
 
 
 def test_masked_figures_by_hand(sets: Path) -> None:
-    from data.annotations import read_poses
     from data.body_mask import limb_body_mask
     from util.metrics.reconstruction import ssim
 
@@ -413,7 +487,7 @@ def test_masked_figures_by_hand(sets: Path) -> None:
         sets, "--calculate_mask", f"--annotation={sets / 'annotation.csv'}", "--figures=mask_SSIM"
     )  # fmt: skip
     row = rows_of(sets)[3]
-    pose = read_poses(sets / "annotation.csv", ["p1"])["p1"]
+    pose = read_poses(sets / "annotation.csv", ["p1"])[0]["p1"]
     mask = limb_body_mask(pose, SIZE)
     assert 100 < mask.sum() < 4000
     result, target = (

@@ -1,7 +1,9 @@
 """What the Inception networks say of a set of images, and its cache for the real set."""
 
+import glob
 import hashlib
 import json
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -159,13 +161,20 @@ class RealNetwork:
     network: Network
 
 
-def describe_files(names: Iterable[str], sizes: Iterable[str]) -> str:
-    """Count, formats and sizes of pictures in words: `138 images, jpg, 128x64`."""
+def describe_files(names: Iterable[str], sizes: Iterable[str], read: int) -> str:
+    """Count, formats and sizes of pictures in words: `138 images, jpg, 128x64`.
+
+    Args:
+        names: of all files.
+        sizes: of the pictures that could be read.
+        read: how many those are.
+    """
     names = list(names)
+    count = f"{read} of {len(names)}" if read < len(names) else f"{read}"
     formats = sorted({Path(name).suffix.lower().lstrip(".") for name in names})
     sizes = sorted(set(sizes))
     shown = ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
-    return f"{len(names)} images, {'/'.join(formats)}, {shown} (height x width)"
+    return f"{count} images, {'/'.join(formats)}, {shown} (height x width)"
 
 
 def size_text(picture: np.ndarray) -> str:
@@ -203,9 +212,13 @@ def read_real_set(
     names = list_images(folder)
     if not names:
         raise UserError(f"--fid_real_path: {folder} has no images")
-    if cache_folder.resolve() == folder.resolve():
-        raise UserError(f"--cache_dir: {cache_folder} is the image folder itself; name another")
+    if cache_folder.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"--cache_dir: {cache_folder} lies in the image folder; name another")
     files = _fingerprint(folder, names)
+    try:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--cache_dir: {cache_folder} cannot be made ({error.strerror})") from None
     slots = {item.name: _CacheSlot(cache_folder, folder, item, files) for item in networks}
     entries = {name: slot.read(say) for name, slot in slots.items()}
     missing = [item for item in networks if entries[item.name] is None]
@@ -216,7 +229,7 @@ def read_real_set(
     standard = slots.get("standard")
     return RealSet(
         first["count"],
-        f"{folder}: {describe_files(names, first['sizes'])}",
+        f"{folder}: {describe_files(names, first['sizes'], first['count'])}",
         first["unreadable"],
         {name: (entry["mean"], entry["covariance"]) for name, entry in entries.items()},
         RowFile(standard.features_path, FEATURES) if standard else None,
@@ -237,7 +250,7 @@ def _extract(
     for item in networks:
         if item.name == "standard":
             slot = slots[item.name]
-            slot.start_features()
+            slot.part_path.unlink(missing_ok=True)
             collectors[item.name] = StandardFeatures(
                 item.network, device, slot.part_path.parent, slot.part_path.stem,
                 frozenset({"features"}),
@@ -247,15 +260,20 @@ def _extract(
     unreadable: list[str] = []
     sizes: Counter[str] = Counter()
     loader = in_order(_Pictures([folder / name for name in names]), batch_size, workers)
-    with tqdm(total=len(names), desc="real images", unit="image", disable=None) as bar:
-        for items in loader:
-            pictures = [item for item in items if not isinstance(item, str)]
-            unreadable += [item for item in items if isinstance(item, str)]
-            sizes.update(map(size_text, pictures))
-            if pictures:
-                for collector in collectors.values():
-                    collector.add(pictures)
-            bar.update(len(items))
+    try:
+        with tqdm(total=len(names), desc="real images", unit="image", disable=None) as bar:
+            for items in loader:
+                pictures = [item for item in items if not isinstance(item, str)]
+                unreadable += [item for item in items if isinstance(item, str)]
+                sizes.update(map(size_text, pictures))
+                if pictures:
+                    for collector in collectors.values():
+                        collector.add(pictures)
+                bar.update(len(items))
+    except BaseException:
+        for slot in slots.values():
+            slot.part_path.unlink(missing_ok=True)
+        raise
     entries = {}
     for item in networks:
         statistics = collectors[item.name].statistics
@@ -282,11 +300,15 @@ class _CacheSlot:
     def __init__(self, cache: Path, folder: Path, item: RealNetwork, files: str) -> None:
         where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
         stem = f"{folder.resolve().name}-{where}-{item.name}"
-        self.path = cache / f"{stem}.npz"
-        self.features_path = cache / f"{stem}.features"
-        self.part_path = cache / f".{stem}.part.features"
-        self._keeps_features = item.name == "standard"
         self._key = {"version": CACHE_VERSION, "files": files, "protocol": item.protocol}
+        key = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:8]
+        self._stem = stem
+        self.path = cache / f"{stem}.npz"
+        # Two runs may fill one cache at the same time: each writes a file of its own, and what
+        # takes the final name is the same for both.
+        self.features_path = cache / f"{stem}-{key}.features"
+        self.part_path = cache / f".{stem}-{key}.{os.getpid()}.features"
+        self._keeps_features = item.name == "standard"
 
     def read(self, say: Callable[[str], None]) -> dict | None:
         """The entry, None when there is none that holds for these files."""
@@ -310,20 +332,14 @@ class _CacheSlot:
             return None
         return entry
 
-    def start_features(self) -> None:
-        try:
-            self.part_path.parent.mkdir(parents=True, exist_ok=True)
-            self.part_path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--cache_dir: {self.part_path.parent} cannot be written ({error.strerror})"
-            ) from None
-
     def write(self, statistics: FeatureStatistics, sizes: list[str], unreadable: list[str]) -> dict:
         notes = {"count": statistics.count, "sizes": sizes, "unreadable": unreadable}
         arrays = {"mean": statistics.mean, "covariance": statistics.covariance}
         if self._keeps_features:
             self.part_path.replace(self.features_path)
+            for stale in self.path.parent.glob(f"{glob.escape(self._stem)}-*.features"):
+                if stale != self.features_path:
+                    stale.unlink(missing_ok=True)
         with written_whole(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, notes=json.dumps({**notes, "key": self._key}), **arrays)
         return {**notes, **arrays}

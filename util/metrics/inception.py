@@ -59,7 +59,7 @@ class StandardInception(nn.Module):
                 feature_extractor_weights_path=file,
             )  # fmt: skip
         self.protocol = (
-            f"FID-Inception-2015 of torch-fidelity, {loaded.source}, "
+            f"FID-Inception-2015 of torch-fidelity, 2048 features, {loaded.source}, "
             f"TensorFlow-exact bilinear resize to {SIDE}x{SIDE}"
         )
         self.requires_grad_(False).eval().to(device)
@@ -110,8 +110,9 @@ class ImageNetInception(nn.Module):
         # What comes before the classifier is the global average of Mixed_7c's output.
         self.network.fc = nn.Identity()
         self.protocol = (
-            f"torchvision's InceptionV3 (ImageNet), {loaded.source}, image in [0, 1], bilinear "
-            f"resize to {SIDE}x{SIDE} without antialiasing, torchvision's input transform on the "
+            "torchvision's InceptionV3 (ImageNet), Mixed_7c, global average pooling, 2048 "
+            f"features, {loaded.source}, image in [0, 1], bilinear resize to {SIDE}x{SIDE} "
+            "without antialiasing, align_corners off, torchvision's input transform on the "
             "image as it is (not normalised)"
         )
         self.requires_grad_(False).eval().to(device)

@@ -39,6 +39,9 @@ def find_results(results_folder: Path, truth_folder: Path) -> list[ResultFile]:
     Raises:
         UserError: a folder is missing or empty, or a pair has two results or two ground truths.
     """
+    for option, folder in (("--distorated_path", results_folder), ("--gt_path", truth_folder)):
+        if not folder.is_dir():
+            raise UserError(f"{option}: there is no folder {folder}")
     names = list_images(results_folder)
     if not names:
         raise UserError(f"--distorated_path: {results_folder} has no images")

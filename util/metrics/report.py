@@ -41,21 +41,19 @@ class Figure:
     protocol: str
 
 
-def mean_figure(
-    values: Iterable[float], better: str, protocol: str
-) -> tuple[Figure | None, str | None]:
-    """The mean of per-image values, and a warning where some do not count.
+def mean_figure(values: Iterable[float], better: str, protocol: str) -> tuple[Figure | None, str]:
+    """The mean of per-image values, and what is to be said of it: why none, or which do not count.
 
     NaN (undefined for that picture) and infinite values (PSNR of identical pictures) are left out
     of the mean, and said.
     """
     values = np.array(list(values), dtype=np.float64)
     known = values[np.isfinite(values)]
+    undefined, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     if not known.size:
-        return None, None
-    warning = None
+        return None, f"of {values.size} values {undefined} are undefined and {infinite} infinite"
+    warning = ""
     if known.size < values.size:
-        undefined, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
         warning = f"{undefined} undefined and {infinite} infinite values do not count"
     figure = Figure(
         float(known.mean()), float(known.std()), better, True, int(known.size), protocol
@@ -160,8 +158,10 @@ class Report:
             text = textwrap.wrap(row[4], max(width - indent, 30)) or [""]
             lines.append("  ".join([*cells, text[0]]))
             lines += [" " * indent + more for more in text[1:]]
+        by_reason: dict[str, list[str]] = {}
         for name, reason in self.left_out.items():
-            lines.append(f"left out: {name}: {reason}")
+            by_reason.setdefault(reason, []).append(name)
+        lines += [f"left out: {', '.join(names)}: {why}" for why, names in by_reason.items()]
         lines += [f"left out: {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
         if len(self.problems) > SHOWN_PROBLEMS:
             lines.append(f"left out: {len(self.problems) - SHOWN_PROBLEMS} more, see metrics.json")

@@ -2,7 +2,7 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from util.metrics.frechet import frechet_distance
 from util.metrics.gallery import write_gallery
 from util.metrics.gallery_pairs import MOST_PAIRS, GalleryPair
 from util.metrics.image_sets import (
+    FEATURES,
     ImageNetFeatures,
     RealNetwork,
     RealSet,
@@ -29,10 +30,20 @@ from util.metrics.kid import kernel_inception_distance
 from util.metrics.lpips_distance import LPIPSDistance
 from util.metrics.pairing import SEPARATOR, ResultFile, find_results
 from util.metrics.report import Figure, Report, mean_figure
-from util.metrics.scoring import BodyMasks, ScoredPictures, Scores, score_pictures
+from util.metrics.scoring import (
+    USUAL_FRAMES,
+    BodyMasks,
+    ScoredPictures,
+    Scores,
+    score_pictures,
+)
 from util.pretrained_weights import MissingWeights
 
-FEW_IMAGES = 2048  # fewer leave the covariance of 2048 features without full rank
+KID_SUBSET = 1000
+MASK_SHAPES = {
+    "gfla": "limbs 8 px thick, joints of radius 4, closed 5x5",
+    "pg2": "chains of discs of radius 4 along the limbs, closed 5x5",
+}
 IS_SPLITS = 10
 SHUFFLE_SEED = 2020
 LOGIT_ROWS = 4096  # read at a time for the Inception score
@@ -48,15 +59,19 @@ def run_metrics(options: argparse.Namespace) -> int:
     Raises:
         UserError: bad options, an empty folder, an unusable weight file.
     """
-    results = find_results(Path(options.distorated_path), Path(options.gt_path))
     output = Path(options.output)
-    name = options.name or Path(options.distorated_path).resolve().name
+    name = _report_name(options)
     folder = output / f"{name}_metrics"
     kinds, skipped = _choose_figures(options)
+    _check_paths(options)
+    results = find_results(Path(options.distorated_path), Path(options.gt_path))
     device = _choose_device(options.device)
-    masks = _body_masks(options, results) if any(k.masked for k in kinds.values()) else None
-    report = Report(name=Path(name).name, protocol=options.protocol, results={})
+    report = Report(name=name.name, protocol=options.protocol, results={})
+    masks = None
+    if any(kind.masked for kind in kinds.values()):
+        masks = _body_masks(options, results, report)
     networks = _Networks.load(options, kinds, device, report)
+    _check_writable(folder)
     kinds = {figure: kind for figure, kind in kinds.items() if figure not in report.left_out}
 
     real = _real_set(options, kinds, networks, output, device, report)
@@ -79,15 +94,56 @@ def run_metrics(options: argparse.Namespace) -> int:
         )
         report.results = _describe_results(options, results, scores)
         report.problems += scores.problems
-        report.warnings += [f"{count} files {what}" for what, count in scores.notices.items()]
+        report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]
         _add_figures(report, kinds, networks, features, real, scores, options)
     return _finish(report, folder, output / f"{name}.csv", results, scores, skipped, options)
+
+
+def _report_name(options: argparse.Namespace) -> Path:
+    name = Path(options.name or Path(options.distorated_path).resolve().name)
+    if not name.name or name.is_absolute() or ".." in name.parts:
+        raise UserError(
+            f"--name={options.name}: give a name such as ./market; --output takes the folder"
+        )
+    return name
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Raise UserError for a path that is not there; say which options have no effect."""
+    for option in ("fid_real_path", "flow_path", "scratch_dir"):
+        path = getattr(options, option)
+        if path is not None and not Path(path).is_dir():
+            raise UserError(f"--{option}: there is no folder {path}")
+    if options.annotation is not None and not Path(options.annotation).is_file():
+        raise UserError(f"--annotation: there is no file {options.annotation}")
+    needs = {
+        "--annotation": (options.annotation, options.calculate_mask, "--calculate_mask"),
+        "--old_size": (options.old_size, options.calculate_mask, "--calculate_mask"),
+        "--gallery_by": (options.gallery_by, options.gallery, "--gallery"),
+        "--fid_real_path": (options.fid_real_path, options.protocol == "gfla", "--protocol=gfla"),
+        "--flow_path": (options.flow_path, options.protocol == "gfla", "--protocol=gfla"),
+    }
+    for option, (given, condition, what) in needs.items():
+        if given and not condition:
+            print(f"{option} has no effect without {what}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise UserError now rather than after hours of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output: {folder} cannot be written ({error.strerror})") from None
 
 
 def _choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind], dict[str, str]]:
     """The figures to compute, and those that the options give nothing for, with the reason."""
     known = FIGURES[options.protocol]
-    asked = [name.strip() for name in options.figures.split(",")] if options.figures else []
+    asked = [name.strip() for name in (options.figures or "").split(",") if name.strip()]
+    if options.figures is not None and not asked:
+        raise UserError(f"--figures is empty; it takes some of: {', '.join(known)}")
     for name in asked:
         if name not in known:
             raise UserError(
@@ -96,13 +152,6 @@ def _choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind],
             )
     if options.gallery > MOST_PAIRS:
         raise UserError(f"--gallery={options.gallery}: at most {MOST_PAIRS} pairs a section")
-    if options.gallery_by and not (
-        options.gallery_by in known and known[options.gallery_by].per_image
-    ):
-        raise UserError(
-            f"--gallery_by={options.gallery_by}: takes a figure that every pair has: "
-            f"{', '.join(name for name, kind in known.items() if kind.per_image)}"
-        )
     if options.calculate_mask and not options.annotation:
         raise UserError("--calculate_mask needs --annotation=FILE, the key points of the images")
     skipped = {}
@@ -117,8 +166,15 @@ def _choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind],
         if name in skipped:
             raise UserError(f"--figures: {name} {skipped[name]}")
     if asked:
-        return {name: known[name] for name in known if name in asked}, {}
-    return {name: kind for name, kind in known.items() if name not in skipped}, skipped
+        chosen, skipped = {name: known[name] for name in known if name in asked}, {}
+    else:
+        chosen = {name: kind for name, kind in known.items() if name not in skipped}
+    ranking = [name for name, kind in chosen.items() if kind.per_image]
+    if options.gallery and not ranking:
+        raise UserError("--gallery needs a figure that every pair has, such as SSIM, in --figures")
+    if options.gallery and options.gallery_by and options.gallery_by not in ranking:
+        raise UserError(f"--gallery_by={options.gallery_by}: takes one of {', '.join(ranking)}")
+    return chosen, skipped
 
 
 def _choose_device(text: str) -> torch.device:
@@ -126,17 +182,21 @@ def _choose_device(text: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(text)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device={text}: cannot be used here ({reason}); try cpu") from None
     return device
 
 
-def _body_masks(options: argparse.Namespace, results: Sequence[ResultFile]) -> BodyMasks:
+def _body_masks(
+    options: argparse.Namespace, results: Sequence[ResultFile], report: Report
+) -> BodyMasks:
     part = 0 if options.mask_pose == "source" else 2
     names = {result.pair: result.pair.rpartition(SEPARATOR)[part] for result in results}
-    poses = read_poses(Path(options.annotation), sorted(set(names.values())))
+    poses, notice = read_poses(Path(options.annotation), sorted(set(names.values())))
+    if notice:
+        report.warnings.append(notice)
     draw = disc_body_mask if options.protocol == "pg2" else limb_body_mask
     return BodyMasks(draw, {pair: poses[name] for pair, name in names.items()}, options.old_size)
 
@@ -227,10 +287,29 @@ def _describe_results(
         "folder": str(options.distorated_path),
         "ground_truth": str(options.gt_path),
         "images": scores.sizes.total(),
-        "formats": sorted({result.path.suffix.lower().lstrip(".") for result in results}),
+        "formats": _formats(result.path for result in results),
         "sizes": sorted(scores.sizes),
-        "description": describe_files([r.path.name for r in results], scores.sizes),
+        "ground_truth_formats": _formats(result.target for result in results if result.target),
+        "description": describe_files(
+            [result.path.name for result in results], scores.sizes, scores.sizes.total()
+        ),
     }
+
+
+def _formats(paths: Iterable[Path]) -> list[str]:
+    return sorted({path.suffix.lower().lstrip(".") for path in paths})
+
+
+def _mask_protocol(options: argparse.Namespace, scores: Scores) -> str:
+    sizes = [tuple(map(int, size.split("x"))) for size in scores.sizes]
+    frames = {
+        options.old_size or USUAL_FRAMES[s] for s in sizes if options.old_size or s in USUAL_FRAMES
+    }
+    frames_text = ", ".join(f"{height}x{width}" for height, width in sorted(frames))
+    return (
+        f"body of the {options.mask_pose} pose from {options.annotation}, key points in a frame "
+        f"of {frames_text}, {MASK_SHAPES[options.protocol]}"
+    )
 
 
 def _add_figures(
@@ -249,15 +328,18 @@ def _add_figures(
         if kind.real:
             protocol.append(f"real: {real.description}")
         if kind.masked:
-            protocol.append(f"body of the {options.mask_pose} pose from {options.annotation}")
+            protocol.append(_mask_protocol(options, scores))
+        if kind.per_image:
+            protocol.append(f"ground truth {'/'.join(report.results['ground_truth_formats'])}")
         protocol.append(f"results: {report.results['description']}")
         if kind.per_image:
             text = "; ".join(protocol)
             values = [row[name] for row in scores.rows if name in row]
-            figure, warning = mean_figure(values, kind.better, text)
-            if warning:
-                report.warnings.append(f"{name}: {warning}")
-            reason = "no pair has a value"
+            figure, reason = mean_figure(values, kind.better, text)
+            if figure is not None and reason:
+                report.warnings.append(f"{name}: {reason}")
+            if not values:
+                reason = "no pair has a value"
         else:
             collector = features["masked" if kind.masked else kind.network]
             figure, reason = _set_figure(name, kind, collector, real, protocol, report)
@@ -283,7 +365,7 @@ def _set_figure(
             return None, f"{count} generated images: FID and KID need 2 at the very least"
         if name == "KID":
             outcome = kernel_inception_distance(
-                collector.features, real.features, seed=SHUFFLE_SEED
+                collector.features, real.features, subset_size=KID_SUBSET, seed=SHUFFLE_SEED
             )
             value, std = outcome.mean, outcome.std
             protocol.insert(1, f"{outcome.subsets} subsets of {outcome.subset_size}")
@@ -292,9 +374,14 @@ def _set_figure(
                 collector.statistics.mean, collector.statistics.covariance,
                 *real.moments[kind.network],
             )  # fmt: skip
-        if fewest < FEW_IMAGES:
-            few = f"{count} generated and {real.count} real images"
-            report.warnings.append(f"{name} of {few} is not comparable with that of larger sets")
+        few = f"{name} of {count} generated and {real.count} real images"
+        if name == "KID" and outcome.subset_size < KID_SUBSET:
+            report.warnings.append(f"{few}: subsets of {outcome.subset_size}, not {KID_SUBSET}")
+        elif name != "KID" and fewest <= FEATURES:
+            report.warnings.append(
+                f"{few}: covariances of {FEATURES} features lack rank with so few; "
+                "not comparable with that of other numbers of images"
+            )
     else:
         if count < IS_SPLITS:
             return None, f"{count} images: {IS_SPLITS} splits need as many at least"
@@ -314,16 +401,29 @@ def _finish(
     skipped: dict[str, str],
     options: argparse.Namespace,
 ) -> int:
-    report.write(folder, summary, results, scores.rows)
+    by = _gallery_figure(report, options) if options.gallery else None
     print(report.table())
     if skipped:
         print(f"not asked for: {', '.join(f'{n} ({why})' for n, why in skipped.items())}")
+    report.write(folder, summary, results, scores.rows)
     print(f"written: {summary}, {folder}/metrics.json, {folder}/metrics.csv")
-    if options.gallery:
-        _write_gallery(report, folder, results, scores, options)
+    for picture in ("gallery.html", "gallery.png"):  # one of other figures would mislead
+        (folder / picture).unlink(missing_ok=True)
+    if by:
+        _write_gallery(report, folder, results, scores, by, options.gallery)
     if not report.complete:
         print("the report is not complete: see 'left out' above")
     return 0 if report.complete else 1
+
+
+def _gallery_figure(report: Report, options: argparse.Namespace) -> str | None:
+    """What ranks the gallery; None, with the reason in the report, when it is missing."""
+    ranked = [name for name, figure in report.figures.items() if figure.per_image]
+    by = options.gallery_by or next((name for name in GALLERY_ORDER if name in ranked), None)
+    if by in ranked:
+        return by
+    report.left_out["gallery"] = f"{by or 'every figure of a pair'} is missing"
+    return None
 
 
 def _write_gallery(
@@ -331,21 +431,13 @@ def _write_gallery(
     folder: Path,
     results: Sequence[ResultFile],
     scores: Scores,
-    options: argparse.Namespace,
+    by: str,
+    count: int,
 ) -> None:
-    ranked = [name for name, figure in report.figures.items() if figure.per_image]
-    by = options.gallery_by or next((name for name in GALLERY_ORDER if name in ranked), None)
-    if by not in ranked:
-        raise UserError(
-            f"--gallery: {by or 'no figure'} has no value per pair to rank by; "
-            f"--gallery_by takes one of: {', '.join(ranked) or 'none in this report'}"
-        )
     pairs = [
         GalleryPair(result.path, result.target, result.source, row)
         for result, row in zip(results, scores.rows, strict=True)
         if by in row
     ]
-    write_gallery(
-        folder, pairs, by, report.figures[by].better == "higher", options.gallery, report.name
-    )
+    write_gallery(folder, pairs, by, report.figures[by].better == "higher", count, report.name)
     print(f"written: {folder}/gallery.html, {folder}/gallery.png (by {by})")

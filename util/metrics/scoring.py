@@ -28,6 +28,8 @@ from util.metrics.pairing import ResultFile
 from util.metrics.reconstruction import mask_picture
 
 PictureScore = Callable[[np.ndarray, np.ndarray], float]
+# (height, width) of pictures and of the frame that key points of such data sets refer to.
+USUAL_FRAMES = {(128, 64): (128, 64), (256, 256): (256, 176), (256, 176): (256, 176)}
 LPIPS_NAMES = {"LPIPS": "v0.1", "LPIPS_v0.0": "v0.0"}
 
 
@@ -75,7 +77,16 @@ class BodyMasks:
         if isinstance(pose, str):
             raise UserError(pose)
         height, width = self.frame or usual_frame(size)
-        return self.draw(pose * (size[1] / width, size[0] / height), size)
+        if (pose > (width, height)).any():
+            x, y = np.nanmax(pose, axis=0)
+            raise UserError(
+                f"key points reach x = {x:g}, y = {y:g}, outside the frame of {height}x{width} "
+                "(height x width): name the frame of --annotation with --old_size"
+            )
+        mask = self.draw(pose * (size[1] / width, size[0] / height), size)
+        if not mask.any():
+            raise UserError("its key points draw no body (none, or none joined by a limb)")
+        return mask
 
 
 def usual_frame(size: tuple[int, int]) -> tuple[int, int]:
@@ -83,13 +94,12 @@ def usual_frame(size: tuple[int, int]) -> tuple[int, int]:
 
     Raises UserError for a size that is neither Market-1501's nor DeepFashion's.
     """
-    frames = {(128, 64): (128, 64), (256, 256): (256, 176), (256, 176): (256, 176)}
-    if size not in frames:
+    if size not in USUAL_FRAMES:
         raise UserError(
             f"the pictures are {size[0]}x{size[1]}: name the frame (height,width) that key points "
             "of --annotation refer to with --old_size"
         )
-    return frames[size]
+    return USUAL_FRAMES[size]
 
 
 class ScoredPictures(Dataset):
@@ -143,14 +153,15 @@ class ScoredPictures(Dataset):
     def _score(self, result: ResultFile, scored: ScoredPicture) -> None:
         picture, target = scored.picture, scored.target
         self._apply(self._plain, picture, target, result, scored)
-        if self._flow_folder is not None:
-            scored.scores["EPE"] = flow_error(result, self._flow_folder, picture.shape[:2])
         if self._masks is not None:
-            mask = self._masks.of(result.pair, picture.shape[:2])
-            scored.mask = mask
-            if self._masked:
+            try:
+                scored.mask = mask = self._masks.of(result.pair, picture.shape[:2])
                 pictures = mask_picture(picture, mask), mask_picture(target, mask)
                 self._apply(self._masked, *pictures, result, scored)
+            except UserError as error:
+                scored.problems.append(f"{result.path}: masked figures: {error}")
+        if self._flow_folder is not None:
+            scored.scores["EPE"] = flow_error(result, self._flow_folder, picture.shape[:2])
 
     @staticmethod
     def _apply(
