@@ -19,12 +19,15 @@ from data.augmentation import (
     warp_image,
     weaken_for_target,
 )
+from data.body_mask import disc_body_mask
 from data.flow import FlowFolder
-from data.pose_maps import pose_maps
+from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
 from util.argument_types import non_negative_float, positive_int, scale_range, size
 from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, resize_image, to_tensor
+
+MASK_KEY_POINTS = 18  # what data/body_mask.py knows the limbs of
 
 
 class PairDataset(Dataset):
@@ -37,7 +40,8 @@ class PairDataset(Dataset):
     `BP1`, `BP2` their pose maps, float32 [18, H, W]; `P1_path`, `P2_path`; `pose1`, `pose2`
     float32 [18, 2], (x, y) in pixels at load size after augmentation, NaN = missing. When
     `<dataroot>/flow` exists and the phase is "test" also `flow` [2, H, W] and `visible` [H, W]
-    (see data/flow.py).
+    (see data/flow.py); with `pose_mask` also `mask2`, float32 [1, H, W], 1 on the target's body
+    (see data/body_mask.py), else 0.
 
     Keys are an index (of epoch 0) or (epoch, index), which training uses. The augmentation of an
     item depends on (seed, epoch, index) alone, so neither workers nor order change it.
@@ -49,6 +53,8 @@ class PairDataset(Dataset):
         old_size: (height, width) of the frame that key points refer to; None = default.
         augmentation: ranges of the random affine transform; the default draws nothing.
         keypoint_count: key points of a pose.
+        pose_encoding: form of the pose maps, a name of POSE_ENCODINGS.
+        pose_mask: give `mask2`, which only some models train with.
         max_dataset_size: use only the first so many pairs; None = all.
         skip_bad_samples: go on without bad rows and unreadable images, instead of raising. In the
             place of an unreadable pair training gets the next good one, an index gives None
@@ -73,6 +79,8 @@ class PairDataset(Dataset):
         old_size: tuple[int, int] | None = None,
         augmentation: Augmentation | None = None,
         keypoint_count: int = 18,
+        pose_encoding: str = "gaussian",
+        pose_mask: bool = False,
         max_dataset_size: int | None = None,
         skip_bad_samples: bool = False,
         seed: int = 0,
@@ -81,8 +89,14 @@ class PairDataset(Dataset):
         self.load_size = load_size or self.default_load_size
         self.old_size = old_size or self.default_old_size
         self.augmentation = augmentation or Augmentation()
+        self.draw_pose = POSE_ENCODINGS[pose_encoding]
+        self.pose_mask = pose_mask
         self.skip_bad_samples = skip_bad_samples
         self.seed = seed
+        if pose_mask and keypoint_count != MASK_KEY_POINTS:
+            raise UserError(
+                f"--structure_nc {keypoint_count}: the pose mask needs {MASK_KEY_POINTS}"
+            )
 
         root = Path(dataroot)
         if not root.is_dir():
@@ -142,6 +156,13 @@ class PairDataset(Dataset):
         )
         group.add_argument("--image_nc", type=positive_int, default=3, help="channels of an image")
         group.add_argument(
+            "--pose_encoding",
+            choices=tuple(POSE_ENCODINGS),
+            default="gaussian",
+            help="how the networks see key points: Gaussians of sigma 6 pixels in [0, 1], "
+            f"or discs of radius {DISC_RADIUS} in {{-1, 1}}",
+        )
+        group.add_argument(
             "--angle",
             type=non_negative_float,
             default=augmentation.angle,
@@ -197,6 +218,8 @@ class PairDataset(Dataset):
             old_size=options.old_size,
             augmentation=augmentation if augment else Augmentation(),
             keypoint_count=options.structure_nc,
+            pose_encoding=options.pose_encoding,
+            pose_mask=options.pose_mask,
             max_dataset_size=options.max_dataset_size,
             skip_bad_samples=options.skip_bad_samples,
             seed=options.seed,
@@ -261,9 +284,12 @@ class PairDataset(Dataset):
                 matrix = affine_matrix(parameters, self.load_size)
                 image = warp_image(image, matrix)
                 pose = transform_points(pose, matrix)
+            if self.pose_mask and number == 2:
+                mask = disc_body_mask(pose, self.load_size, DISC_RADIUS)
+                item["mask2"] = torch.from_numpy(mask)[None].to(torch.float32)
             pose = torch.from_numpy(_to_float32(pose))
             item[f"P{number}"] = to_tensor(image)
-            item[f"BP{number}"] = pose_maps(pose, self.load_size)
+            item[f"BP{number}"] = self.draw_pose(pose, self.load_size)
             item[f"P{number}_path"] = str(path)
             item[f"pose{number}"] = pose
         if self._flow is not None:

@@ -75,11 +75,16 @@ def build_parser(
     first = Parser(add_help=False)
     add_base_options(first)
     chosen, _ = first.parse_known_args(arguments)
-    parser = Parser(prog=program)
+    model, dataset = find_model(chosen.model), find_dataset(chosen.dataset_mode)
+    parser = Parser(prog=program, add_help=False)
     add_base_options(parser)
     add_program_options(parser)
-    find_model(chosen.model).add_options(parser, is_train)
-    find_dataset(chosen.dataset_mode).add_options(parser, is_train)
+    model.add_options(parser, is_train)
+    dataset.add_options(parser, is_train)
+    given, _ = parser.parse_known_args(arguments)
+    parser.set_defaults(**model.option_defaults(given, is_train))
+    # Last, so that reading the command line above does not answer it, and it shows those defaults.
+    parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
     return parser
 
 
@@ -93,9 +98,11 @@ def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Name
     if options.dataroot is None:
         options.dataroot = f"./dataset/{options.dataset_mode}"
     options.nThreads = min(options.nThreads, cpu_cores())
+    model = find_model(options.model)
+    options.pose_mask = model.uses_pose_mask
     if Path(options.name).name != options.name or options.name in ("", ".", ".."):
         raise UserError(f"--name: got '{options.name}', expected a plain folder name")
-    find_model(options.model).check_options(options)
+    model.check_options(options)
     return options
 
 

@@ -115,7 +115,7 @@ def load_network(network: nn.Module, path: Path) -> LoadReport:
             raise UserError(
                 f"{path}: {name} has shape {list(found[name].shape)}, "
                 f"expected {list(wanted[name].shape)}; "
-                "check --attn_layer, --kernel_size and the other network options"
+                "give the options of the network (widths, layers, sizes) that it was trained with"
             )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
     return report

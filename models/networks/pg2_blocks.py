@@ -1,6 +1,6 @@
 """Building blocks of PG2's networks: convolutions with TensorFlow's "same" padding.
 
-Architecture: Ma et al., "Pose Guided Person Image Generation", NIPS 2017, sections 3.2 to 3.4; the
+Architecture: Ma et al., "Pose Guided Person Image Generation", NIPS 2017, section 3; the
 layers are those of its released program, so that released weights fit.
 """
 

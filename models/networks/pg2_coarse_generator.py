@@ -7,7 +7,7 @@ from models.networks.pg2_blocks import ConvolutionPair, HalvingConv2d, doubled, 
 
 
 class CoarseGenerator(nn.Module):
-    """U-Net-like encoder and decoder around a fully connected bottleneck (section 3.2).
+    """U-Net-like encoder and decoder around a fully connected bottleneck (section 3.1).
 
     Level i of the encoder has width `hidden`·(i+1) and half the resolution of the one before.
 
@@ -82,6 +82,6 @@ class CoarseGenerator(nn.Module):
         for i, level in enumerate(self.decoder):
             x = level(with_skip(x, features.pop()))
             if i < len(self.up):
-                # Upscaling commutes with a 1×1 convolution and ReLU, which cost a quarter before it.
+                # Upscaling commutes with a 1×1 convolution and ReLU; before it they cost a quarter.
                 x = doubled(F.relu(self.up[i](x), inplace=True))
         return self.last(x)

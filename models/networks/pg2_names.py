@@ -1,6 +1,6 @@
 """The names and layouts that PG2's weights have in TensorFlow checkpoints, and ours."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,7 +7,7 @@ from models.networks.pg2_blocks import ConvolutionPair, HalvingConv2d, doubled, 
 
 
 class RefinementGenerator(nn.Module):
-    """Fully convolutional encoder and decoder for the difference map (section 3.3).
+    """Fully convolutional encoder and decoder for the difference map (section 3.2).
 
     Args:
         image_nc: channels of the images.
