@@ -159,9 +159,10 @@ class PairDataset(Dataset):
             "--pose_encoding",
             choices=tuple(POSE_ENCODINGS),
             default="gaussian",
-            help="how the networks see key points: Gaussians of sigma 6 pixels in [0, 1], "
-            f"or discs of radius {DISC_RADIUS} in {{-1, 1}}",
+            help="key points as Gaussians of sigma 6 pixels in [0, 1], "
+            f"or as discs of radius {DISC_RADIUS} in {{-1, 1}}",
         )
+        parser.set_defaults(pose_mask=False)  # asked for by models, in their option_defaults
         group.add_argument(
             "--angle",
             type=non_negative_float,

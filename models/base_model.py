@@ -61,7 +61,8 @@ class BaseModel(ABC):
         required_networks: those that a continued run cannot start without; others may start fresh
             where the checkpoint was saved without them. A required one may also bring only whole
             parts of itself, as from an earlier stage.
-        uses_pose_mask: whether training reads the data set's `mask2`.
+
+        network_options: the options that shape the networks, for messages.
 
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
@@ -70,7 +71,7 @@ class BaseModel(ABC):
     """
 
     required_networks: ClassVar[tuple[str, ...]] = ("G",)
-    uses_pose_mask: ClassVar[bool] = False
+    network_options: ClassVar[str] = "--model"
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -86,6 +87,8 @@ class BaseModel(ABC):
     @staticmethod
     def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
         """Defaults of any options, also the program's and the data set's, that the model replaces.
+
+        `pose_mask`, which has no option, makes the data set give `mask2`.
 
         Args:
             given: the options as read with the defaults that their own parts gave them.
@@ -197,7 +200,8 @@ class BaseModel(ABC):
         """
         reports = []
         for key, network in self.networks.items():
-            report = load_network(network, folder / f"{label}_net_{key}.pth")
+            path = folder / f"{label}_net_{key}.pth"
+            report = load_network(network, path, self.network_options)
             if report.missing:
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             reports.append(report)
@@ -205,7 +209,7 @@ class BaseModel(ABC):
 
     def explain_missing(self, report: LoadReport) -> str:
         """What a user can do about a checkpoint that does not hold the whole network."""
-        return "give --model and the options of the network that it was trained with"
+        return f"give the {self.network_options} that it was trained with"
 
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:
         """Load what is there to go on with: weights, and optimisers if the same model wrote them.
@@ -227,7 +231,7 @@ class BaseModel(ABC):
                     raise UserError(f"no {path}, which was saved with the files beside it")
                 lines.append(f"network {key}: no {path.name}, starts fresh")
                 continue
-            report = load_network(network, path)
+            report = load_network(network, path, self.network_options)
             # Another stage may bring whole parts of a network; anything less is a mistake.
             if report.missing and (not is_required or report.partly_taken):
                 raise UserError(f"{report}; {self.explain_missing(report)}")

@@ -60,7 +60,7 @@ class PG2Model(BaseModel):
     """Stage 1 trains G1 alone; stage 2 leaves it as it is and trains G2, then D, in each step."""
 
     required_networks = ("G1",)
-    uses_pose_mask = True
+    network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:
@@ -110,11 +110,11 @@ class PG2Model(BaseModel):
 
     @staticmethod
     def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
-        """Discs for poses; the published training, which knows no augmentation."""
+        """Discs for poses; the target's pose mask and the published settings to train."""
         if not is_train:
             return {"pose_encoding": "disc"}
         training = TRAINING_DEFAULTS.get(layout_name(given), {})
-        return {"pose_encoding": "disc", **WITHOUT_AUGMENTATION, **training}
+        return {"pose_encoding": "disc", "pose_mask": True, **WITHOUT_AUGMENTATION, **training}
 
     @staticmethod
     def check_options(options: argparse.Namespace) -> None:

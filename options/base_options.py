@@ -98,11 +98,9 @@ def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Name
     if options.dataroot is None:
         options.dataroot = f"./dataset/{options.dataset_mode}"
     options.nThreads = min(options.nThreads, cpu_cores())
-    model = find_model(options.model)
-    options.pose_mask = model.uses_pose_mask
     if Path(options.name).name != options.name or options.name in ("", ".", ".."):
         raise UserError(f"--name: got '{options.name}', expected a plain folder name")
-    model.check_options(options)
+    find_model(options.model).check_options(options)
     return options
 
 
