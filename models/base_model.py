@@ -156,8 +156,15 @@ class BaseModel(ABC):
             for key, value in batch.items()
         }
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Set every optimiser's learning rate to `factor` times the one it was made with."""
+    def set_learning_rates(self, factor: float, iteration: int) -> None:
+        """Set every optimiser's learning rate to `factor` times the one it was made with.
+
+        A model whose optimisers follow schedules of their own overrides this.
+
+        Args:
+            factor: that of --lr_policy at the iteration.
+            iteration: the one about to begin, from 1.
+        """
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor

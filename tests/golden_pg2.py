@@ -74,9 +74,9 @@ def pg2_options(*arguments: str, dataset_mode: str = "market"):
     return parse_train_options([*common, *arguments])
 
 
-def golden_model(form: str) -> PG2Model:
+def golden_model(form: str, *arguments: str) -> PG2Model:
     """The model with the golden weights."""
-    model = create_model(pg2_options(dataset_mode=DATASET_MODE[form]))
+    model = create_model(pg2_options(*arguments, dataset_mode=DATASET_MODE[form]))
     for key, state in formula_states(form).items():
         model.networks[key].load_state_dict(state)
     return model

@@ -128,3 +128,22 @@ def test_first_steps_and_the_sequence_are_the_originals():
             train(model, batch, expected["op"])
         for name, value in losses_of(model, batch).items():
             assert value == pytest.approx(expected[name], rel=0.02), (expected["op"], name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_computes_the_originals_steps():
+    model = golden_model("market", "--gpu_ids=0")
+    batch = model.to_device(golden_batch("market"))
+    numbers = golden_pg2("market_step.json")
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for name, value in losses_of(model, batch).items():
+            expected = float(golden_pg2("market_forward_sampled.npz")[name])
+            assert value == pytest.approx(expected, rel=1e-4), name
+        for optimiser, key in OPTIMISERS.items():
+            before = {name: v.clone() for name, v in model.networks[key].state_dict().items()}
+            train(model, batch, optimiser)
+            for name, value in losses_of(model, batch).items():
+                expected = numbers[optimiser]["_after_step"][name]
+                assert value == pytest.approx(expected, rel=1e-3), (optimiser, name)
+            model.networks[key].load_state_dict(before)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import TEST_PAIRS
 from golden_pg2 import pg2_options
-from helpers import MARKET, assert_one_line_error, inference_options, run_here
+from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here
 from PIL import Image
 
 from data import create_dataset, create_loader
 from models import create_model
-from options.train_options import build_train_parser
+from options.test_options import parse_test_options
+from options.train_options import build_train_parser, parse_train_options
 from util.errors import UserError
 
 SMALL = ["--conv_hidden_num=4", "--z_num=6"]
@@ -73,6 +74,16 @@ def test_defaults_are_the_published_training():
     assert published == [("market", 16, 60000, 10), ("fashion", 1, 80000, 50)]
     tested = inference_options("--model=pg2")
     assert (tested.layout, tested.pose_encoding, tested.batchSize) == ("market", "disc", 1)
+
+
+def test_the_readmes_commands():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    commands = [line.split() for line in text.splitlines() if line.startswith("python t")]
+    of_pg2 = [words[1:] for words in commands if "--model=pg2" in words]
+    assert [words[0] for words in of_pg2].count("train.py") == 2
+    for program, *arguments in of_pg2:
+        parse = parse_train_options if program == "train.py" else parse_test_options
+        assert parse(arguments).layout == parse(arguments).dataset_mode
 
 
 def test_what_is_given_counts_more_than_the_defaults():
@@ -196,6 +207,17 @@ def test_the_coarse_picture_is_the_result_until_stage_2(tiny_market):
     refined = model.predict(batch)
     assert torch.equal(refined.extras["coarse"], coarse.image)
     assert not torch.equal(refined.image, coarse.image)
+
+
+def test_loaded_weights_of_g2_count_in_stage_1_too(run, tiny_market):
+    """As when imported weights are trained on from the first iteration."""
+    options = pg2_options(f"--dataroot={tiny_market}", *SMALL, "--ndf=4")
+    batch = next(iter(create_loader(create_dataset(options), 2, training=False)))
+    for label, networks in (("6", ["G1", "G2", "D"]), ("3", ["G1"])):
+        model = create_model(options)
+        assert model.load_for_training(run[0] / "person", label).networks == networks
+        assert bool(model.predict(batch).extras) == ("G2" in networks)
+        assert model.networks_to_save() == networks
 
 
 def run_test(run, data, results, *arguments):

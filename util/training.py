@@ -225,7 +225,7 @@ class Trainer:
 
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
         options = self.options
-        self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
+        self.model.set_learning_rates(learning_rate_factor(options, iteration), iteration)
         # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
         torch.manual_seed(options.seed << 32 | iteration)
         losses = self.model.training_step(batch, iteration)
