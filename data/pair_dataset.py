@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from data.annotations import read_pair_table
@@ -101,10 +102,26 @@ class PairDataset(Dataset):
         root = Path(dataroot)
         if not root.is_dir():
             raise UserError(f"--dataroot {root}: there is no such folder; see dataset/README.md")
-        self.image_folder = root / phase
+        self._open(root, keypoint_count, max_dataset_size)
+
+        flow_folder = root / "flow"
+        has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
+        self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
+        # Shared memory, so that worker processes count too; each in its own slot, without a lock.
+        slots = cpu_cores() + 1
+        self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._told: set[str] = set()
+
+    def _open(self, root: Path, keypoint_count: int, max_dataset_size: int | None) -> None:
+        """Find the files of the phase and read what is read once.
+
+        A subclass with other files replaces this, `read_people` and `pair_paths`. To be set here:
+        `_pairs`, whose length counts; `pairs_path`, for messages; `notices`; `bad_rows`.
+        """
+        self.image_folder = root / self.phase
         if not self.image_folder.is_dir():
             raise UserError(
-                f"{self.image_folder}: the image folder of phase '{phase}' is missing; "
+                f"{self.image_folder}: the image folder of phase '{self.phase}' is missing; "
                 "see dataset/README.md for the layout"
             )
         self.pairs_path = self._find_table(root, "pairs")
@@ -115,7 +132,7 @@ class PairDataset(Dataset):
             self.image_folder,
             frame=self.old_size,
             keypoint_count=keypoint_count,
-            skip_bad_samples=skip_bad_samples,
+            skip_bad_samples=self.skip_bad_samples,
         )
         self.notices = table.notices
         self.bad_rows = table.bad
@@ -123,14 +140,6 @@ class PairDataset(Dataset):
         self._poses = table.poses
         self._pairs = table.pairs[:max_dataset_size]
         self._rows = table.rows[:max_dataset_size]
-
-        flow_folder = root / "flow"
-        has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
-        self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
-        # Shared memory, so that worker processes count too; each in its own slot, without a lock.
-        slots = cpu_cores() + 1
-        self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        self._told: set[str] = set()
 
     @classmethod
     def add_options(
@@ -193,6 +202,16 @@ class PairDataset(Dataset):
             help="go on without rows and images that are bad, instead of stopping",
         )
         return parser
+
+    @classmethod
+    def option_defaults(cls, given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """Defaults that depend on the options given, such as the size of the stored images.
+
+        Args:
+            given: the options as read with the defaults that their own parts gave them.
+            is_train: whether the program trains.
+        """
+        return {}
 
     @classmethod
     def from_options(
@@ -271,16 +290,13 @@ class PairDataset(Dataset):
 
     def load_pair(self, index: int, rng: np.random.RandomState) -> dict[str, Any]:
         """Load item `index`, drawing its augmentation, if any, from `rng`."""
-        source, target = self._pairs[index]
         item: dict[str, Any] = {}
         drawn = [None, None]
         if self.augmentation.active:
             drawn[0] = draw_augmentation(rng, self.augmentation)
             drawn[1] = weaken_for_target(draw_augmentation(rng, self.augmentation))
-        for number, position, parameters in ((1, source, drawn[0]), (2, target, drawn[1])):
-            path = self.image_folder / self._files[position]
-            image = self._read(path, index)
-            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
+        people = self.read_people(index)
+        for number, (path, image, pose), parameters in zip((1, 2), people, drawn, strict=True):
             if parameters is not None:
                 matrix = affine_matrix(parameters, self.load_size)
                 image = warp_image(image, matrix)
@@ -291,17 +307,30 @@ class PairDataset(Dataset):
             pose = torch.from_numpy(_to_float32(pose))
             item[f"P{number}"] = to_tensor(image)
             item[f"BP{number}"] = self.draw_pose(pose, self.load_size)
-            item[f"P{number}_path"] = str(path)
+            item[f"P{number}_path"] = path
             item[f"pose{number}"] = pose
         if self._flow is not None:
-            stems = [Path(self._files[position]).stem for position in (source, target)]
+            stems = [Path(path).stem for path in (item["P1_path"], item["P2_path"])]
             item["flow"], item["visible"] = self._flow.read(*stems)
         return item
 
     def _load(self, epoch: int, index: int) -> dict[str, Any]:
         return self.load_pair(index, self.item_random_state(epoch, index))
 
-    def _read(self, path: Path, index: int) -> Any:
+    def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
+        """Read source and target of pair `index` as they are before augmentation.
+
+        Returns:
+            For each: path; image of load size; float64 [K, 2], key points (x, y) in its pixels.
+        """
+        people = []
+        for position in self._pairs[index]:
+            path = self.image_folder / self._files[position]
+            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
+            people.append((str(path), self._read(path, index), pose))
+        return people
+
+    def _read(self, path: Path, index: int) -> Image.Image:
         try:
             return resize_image(read_image(path), self.load_size)
         except UserError as error:

@@ -81,8 +81,9 @@ def build_parser(
     add_program_options(parser)
     model.add_options(parser, is_train)
     dataset.add_options(parser, is_train)
-    given, _ = parser.parse_known_args(arguments)
-    parser.set_defaults(**model.option_defaults(given, is_train))
+    for part in (dataset, model):
+        given, _ = parser.parse_known_args(arguments)
+        parser.set_defaults(**part.option_defaults(given, is_train))
     # Last, so that reading the command line above does not answer it, and it shows those defaults.
     parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
     return parser
