@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,6 +135,31 @@ def read_pair_table(
                 f"in {where} and were matched, e.g. '{name}' with '{match}'"
             )
     return table
+
+
+def read_poses(
+    path: Path, names: Iterable[str], keypoint_count: int = 18
+) -> dict[str, np.ndarray | str]:
+    """Key points of the named images from an annotation table.
+
+    Args:
+        path: table `name:keypoints_y:keypoints_x`.
+        names: image names; another suffix or spelling of the same name is matched.
+        keypoint_count: key points a row must have.
+
+    Returns:
+        By name: float64 [K, 2], (x, y) in pixels of the annotation's frame, NaN = missing; or
+        what is wrong with that image's row.
+
+    Raises:
+        UserError: the table is missing, empty or of another form.
+    """
+    annotations = _Annotations(path, keypoint_count)
+    found = {name: annotations.find(name) for name in names}
+    return {
+        name: pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
+        for name, pose in found.items()
+    }
 
 
 def list_images(folder: Path) -> list[str]:

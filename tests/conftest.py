@@ -1,9 +1,13 @@
-"""Fixtures: a tiny market data set in the real layout, written afresh for every test session."""
+"""Fixtures, written afresh for every test session: a tiny market data set in the real layout, and
+weight files with the layout of the published ones.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image, ImageDraw, ImageFilter
 
 HEIGHT, WIDTH = 128, 64
@@ -98,3 +102,52 @@ def _write_flow(rng: np.random.Generator, folder: Path) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory) -> Path:
+    """Weights in the layout of FID-Inception-2015, which is torchvision's but for the classes."""
+    return _write_inception(tmp_path_factory.mktemp("weights") / "inception.pth", 1, 1008, False)
+
+
+@pytest.fixture(scope="session")
+def imagenet_inception_file(tmp_path_factory) -> Path:
+    """Weights in the layout of torchvision's inception_v3."""
+    return _write_inception(tmp_path_factory.mktemp("weights") / "inception_v3.pth", 2, 1000, True)
+
+
+@pytest.fixture(scope="session")
+def alexnet_file(tmp_path_factory) -> Path:
+    """Random weights in the layout of torchvision's alexnet; those of the classifier are zeros."""
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    generator = torch.Generator().manual_seed(3)
+    with torch.device("meta"):
+        layout = torchvision.models.alexnet().state_dict()
+    state = {}
+    for name, tensor in layout.items():
+        if name.startswith("classifier."):
+            state[name] = torch.zeros(1).expand(tensor.shape)  # takes no room in the file
+        else:  # He et al., 2015: keeps the scale of the activations
+            scale = (2 / tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.1
+            state[name] = scale * torch.randn(tensor.shape, generator=generator)
+    torch.save(state, path)
+    return path
+
+
+def _write_inception(path: Path, seed: int, classes: int, imagenet: bool) -> Path:
+    """Random weights; the batch statistics are those of random pictures, so that images differ."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = torchvision.models.Inception3(
+            classes, aux_logits=imagenet, transform_input=imagenet, init_weights=False
+        )
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # plain average instead of a moving one
+        pictures = torch.rand(4, 3, 5, 4)
+        pictures = torch.nn.functional.interpolate(pictures, (299, 299), mode="bicubic").clamp(0, 1)
+        with torch.no_grad():
+            network(pictures if imagenet else 2 * pictures - 1)
+            network.fc.weight *= 10  # spreads the class scores
+        torch.save(network.state_dict(), path)
+    return path

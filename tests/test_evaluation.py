@@ -12,7 +12,7 @@ from helpers import inference_options
 from data import create_dataset, create_loader
 from models.base_model import Prediction
 from util.evaluation import copy_source, evaluate, score_batch, spread_indices
-from util.metrics import l1, ssim
+from util.metrics.reconstruction import l1, ssim
 
 
 @pytest.mark.parametrize("pair", range(4))

@@ -1,5 +1,9 @@
 """VGG19 features: names, truncation, frozen state, and where the weights come from."""
 
+import dataclasses
+import hashlib
+import shutil
+
 import pytest
 import torch
 import torchvision
@@ -131,16 +135,27 @@ def test_clear_message_for_files_that_do_not_serve(tmp_path, vgg):
         VGG19Features(str(tmp_path / "absent.pth"))
 
 
-def test_imagenet_weights_come_through_torchvision(monkeypatch, vgg):
+def test_imagenet_weights_are_torchvisions_and_checked(monkeypatch, tmp_path, vgg):
+    published = torchvision.models.VGG19_Weights.IMAGENET1K_V1
+    path = tmp_path / "vgg19.pth"
+    torch.save({**vgg.state_dict(), "classifier.0.weight": torch.zeros(3, 3)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     asked = []
 
-    def get_state_dict(self, *args, **options):
-        asked.append((self, options["check_hash"]))
-        return {**vgg.state_dict(), "classifier.0.weight": torch.zeros(3, 3)}
+    def download(url, destination, hash_prefix, **options):
+        asked.append((url, hash_prefix))
+        shutil.copy(path, destination)
 
-    monkeypatch.setattr(vgg_module.VGG19_Weights, "get_state_dict", get_state_dict)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    with pytest.raises(UserError, match=f"damaged: its SHA-256 begins {digest[:8]}"):
+        VGG19Features("imagenet")
+    assert asked == [(published.url, published.url.rpartition("-")[2].removesuffix(".pth"))]
+    url = f"https://example.org/vgg19-{digest[:8]}.pth"
+    here = dataclasses.replace(vgg_module.PUBLISHED_FILE, url=url)
+    monkeypatch.setattr(vgg_module, "PUBLISHED_FILE", here)
     loaded = VGG19Features("imagenet")
-    assert asked == [(torchvision.models.VGG19_Weights.IMAGENET1K_V1, True)]
+    assert asked[1:] == [(url, digest[:8])]
     assert torch.equal(loaded.features[0].weight, vgg.features[0].weight)
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from models.base_model import Batch, Prediction
 from util.flow import end_point_errors, resize_flow
 from util.images import to_uint8
-from util.metrics import l1, ssim
+from util.metrics.reconstruction import l1, ssim
 
 SCORE_NAMES = {
     "L1": "mean |a-b| of images in [0, 1], less is better",

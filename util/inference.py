@@ -23,6 +23,21 @@ def pair_name(source_path: str, target_path: str) -> str:
     return f"{Path(source_path).stem}_2_{Path(target_path).stem}"
 
 
+def flow_path(results_folder: Path, pair: str) -> Path:
+    """Where --save_flow puts the numbers of a pair's flow."""
+    return results_folder / "flow" / f"{pair}_flow.npz"
+
+
+def save_flow(path: Path, flow: torch.Tensor) -> None:
+    """Write a flow field [2, h, w] (x, y in pixels of its own map) as `flow` in an npz file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, flow=flow.cpu().numpy().astype(np.float32))
+
+
 class ResultWriter:
     """Writes the pictures of a pair into the results folder.
 
@@ -57,6 +72,8 @@ class ResultWriter:
                 self._save(self.folder / "strips" / pair, picture)
             for name, panel in flows.items():
                 self._save(self.folder / "flow" / f"{pair}_{name}", panel[row])
+            if self.options.save_flow and prediction.flows:
+                save_flow(flow_path(self.folder, pair), prediction.flows[-1][row])
             save_image(self.result_path(pair), results[row], quality=self.options.jpeg_quality)
 
     def _save(self, stem: Path, picture: np.ndarray) -> None:

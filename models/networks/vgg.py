@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG19_Weights
 
-from util.checkpoints import read_state_dict
 from util.errors import UserError
+from util.pretrained_weights import MissingWeights, PretrainedFile
 
 CONVOLUTIONS_PER_STAGE = (2, 2, 4, 4, 4)
 CHANNELS_PER_STAGE = (64, 128, 256, 512, 512)
@@ -19,6 +19,9 @@ LAYERS = tuple(
     for i in range(1, convolutions + 1)
 )
 RANDOM_SEED = 19
+PUBLISHED_FILE = PretrainedFile(
+    "--vgg_weights", "torchvision's vgg19", VGG19_Weights.IMAGENET1K_V1.url
+)
 
 
 class VGG19Features(nn.Module):
@@ -95,18 +98,15 @@ def _load_weights(weights: str, expected: dict[str, Tensor]) -> dict[str, Tensor
     """State dict for `weights`, with the names and shapes of `expected`."""
     if weights == "random":
         return _random_weights(expected)
-    state = _download() if weights == "imagenet" else _read(weights)
-    problems = [
-        name
-        for name, tensor in expected.items()
-        if not isinstance(state.get(name), Tensor) or state[name].shape != tensor.shape
-    ]
-    if problems:
+    given = None if weights == "imagenet" else weights
+    if given is not None and not Path(given).is_file():
         raise UserError(
-            f"--vgg_weights={weights}: {problems[0]} is missing or has the wrong shape; expected a "
-            "state dict of torchvision's vgg19"
+            f"--vgg_weights={given}: no such file; expected imagenet, random or the path of a file"
         )
-    return {name: state[name].float() for name in expected}
+    try:
+        return PUBLISHED_FILE.load(given, expected).state
+    except MissingWeights as error:
+        raise MissingWeights(f"{error}, or try the program with --vgg_weights=random") from error
 
 
 def _random_weights(expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,25 +118,3 @@ def _random_weights(expected: dict[str, Tensor]) -> dict[str, Tensor]:
         else torch.zeros(tensor.shape)
         for name, tensor in expected.items()
     }
-
-
-def _download() -> dict[str, Tensor]:
-    try:
-        return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"--vgg_weights=imagenet: could not download VGG19 ({error}); get the file of "
-            f"{VGG19_Weights.IMAGENET1K_V1.url} and give --vgg_weights=PATH, or try the program "
-            "with --vgg_weights=random"
-        ) from error
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise UserError(
-            f"--vgg_weights={path}: no such file; expected imagenet, random or the path of a file"
-        )
-    try:
-        return read_state_dict(Path(path))
-    except UserError as error:
-        raise UserError(f"--vgg_weights: {error}") from error

@@ -1,0 +1,423 @@
+"""`python -m script.metrics` as a user runs it, on small sets and weight files made here."""
+
+import csv
+import json
+import shutil
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_one_line_error, run_python
+from PIL import Image
+
+from script.metrics import main
+from util.errors import UserError
+
+SIZE = (128, 64)
+PLAIN = "SSIM,SSIM_256,PSNR,L1,MAE"
+
+
+def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A smooth random picture: noise would give every network the same features."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 3, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """12 results `p<i>_2_p<i+1>_vis.png`, each worse than the one before; 13 truths, 8 real."""
+    for number in range(13):
+        save(tmp_path / "truth" / f"p{number}.png", picture(number))
+    for number in range(12):
+        share = 0.05 + 0.05 * number
+        mixed = (1 - share) * picture(number + 1) + share * picture(200 + number)
+        save(tmp_path / "results" / f"p{number}_2_p{number + 1}_vis.png", mixed.astype(np.uint8))
+    for number in range(8):
+        save(tmp_path / "real" / f"r{number}.png", picture(100 + number))
+    return tmp_path
+
+
+@pytest.fixture
+def weights(inception_file: Path, imagenet_inception_file: Path, alexnet_file: Path) -> list[str]:
+    return [
+        f"--inception_weights={inception_file}",
+        f"--imagenet_inception_weights={imagenet_inception_file}",
+        f"--lpips_weights={alexnet_file}",
+    ]
+
+
+class QuickInception(torch.nn.Module):
+    """Stands for an Inception network where the plumbing around it is tested."""
+
+    def __init__(self, seed: int, classes: int | None, protocol: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.features = torch.randn(3 * 8 * 4, 2048, generator=generator)
+        self.logits = classes and torch.randn(2048, classes, generator=generator) / 50
+        self.protocol = protocol
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        small = torch.nn.functional.adaptive_avg_pool2d(pictures.float() / 255, (8, 4))
+        features = (small.flatten(1) @ self.features).relu()
+        return features if self.logits is None else (features, features @ self.logits)
+
+
+@pytest.fixture
+def quick_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "util.metrics.run.StandardInception", lambda *_: QuickInception(1, 1008, "quick")
+    )
+    monkeypatch.setattr(
+        "util.metrics.run.ImageNetInception", lambda *_: QuickInception(2, None, "quick too")
+    )
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is downloaded, and nothing downloaded earlier is found."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+
+
+def run(folder: Path, *extra: str, real: bool = False, code: int = 0) -> dict:
+    """Run the program on the sets in `folder`; gives metrics.json."""
+    arguments = [
+        f"--gt_path={folder / 'truth'}", f"--distorated_path={folder / 'results'}",
+        f"--output={folder / 'out'}", "--name=./mine", "--workers=0", "--device=cpu",
+    ]  # fmt: skip
+    if real:
+        arguments.append(f"--fid_real_path={folder / 'real'}")
+    assert main([*arguments, *extra]) == code
+    return json.loads((folder / "out" / "mine_metrics" / "metrics.json").read_text())
+
+
+def values(report: dict) -> dict[str, float]:
+    return {name: figure["value"] for name, figure in report["figures"].items()}
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "out" / "mine_metrics" / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_annotation(path: Path, names: list[str]) -> None:
+    y, x = [-1] * 18, [-1] * 18
+    for joint, (row, column) in {0: (14, 31), 1: (24, 32), 8: (60, 28), 11: (60, 38)}.items():
+        y[joint], x[joint] = row, column
+    lines = [f"{name}: {json.dumps(y)}: {json.dumps(x)}" for name in names]
+    path.write_text("\n".join(["name:keypoints_y:keypoints_x", *lines]) + "\n")
+
+
+def test_every_figure_and_file(sets: Path, weights: list[str], capsys) -> None:
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(13)])
+    report = run(
+        sets, *weights, "--calculate_mask", f"--annotation={sets / 'annotation.csv'}",
+        "--gallery=2", real=True,
+    )  # fmt: skip
+    assert list(report["figures"]) == [
+        "FID_published", "FID_standard", "KID", "IS", "LPIPS", "LPIPS_v0.0",
+        "SSIM", "SSIM_256", "PSNR", "L1", "MAE",
+        "mask_IS", "mask_LPIPS", "mask_LPIPS_v0.0", "mask_SSIM",
+    ]  # fmt: skip
+    assert all(np.isfinite(value) for value in values(report).values())
+    for name in ("FID_published", "FID_standard", "KID"):
+        protocol = report["figures"][name]["protocol"]
+        for part in ("8 images, png, 128x64", "12 images, png, 128x64", "sha256", "not"):
+            assert part in protocol
+        assert any(warning.startswith(name) for warning in report["warnings"])
+    assert report["results"]["images"] == 12
+    rows = rows_of(sets)
+    assert [row["result"] for row in rows] == sorted(row["result"] for row in rows)
+    assert rows[0]["source"] == "p0.png"
+    assert rows[0]["target"] == "p1.png"
+    for name in ("SSIM", "LPIPS", "mask_SSIM", "mask_LPIPS"):
+        mean = np.mean([float(row[name]) for row in rows])
+        assert mean == pytest.approx(report["figures"][name]["value"], rel=1e-12)
+    summary = (sets / "out" / "mine.csv").read_text().splitlines()
+    assert summary[0].split(",")[:4] == ["name", "images", "FID_published", "FID_standard"]
+    assert summary[1].split(",")[:2] == ["mine", "12"]
+    output = capsys.readouterr().out
+    for name, figure in report["figures"].items():
+        assert name in output
+        assert f"{figure['value']:.4f}" in output
+    page = (sets / "out" / "mine_metrics" / "gallery.html").read_text()
+    assert "p11_2_p12" in page  # the most mixed is among the worst
+    assert (sets / "out" / "mine_metrics" / "gallery.png").is_file()
+
+
+def test_batch_size_workers_and_order_do_not_matter(
+    sets: Path, quick_networks: None, alexnet_file: Path
+) -> None:
+    weights = [f"--lpips_weights={alexnet_file}"]
+    for name, pixels in (("odd", picture(50, (96, 80))), ("p_odd", picture(51, (96, 80)))):
+        save(sets / "truth" / f"{name}.png", pixels)
+    odd = picture(52, (96, 80))
+    save(sets / "results" / "p0_2_odd_vis.png", odd)
+    save(sets / "results" / "p3_2_p_odd_vis.png", odd)
+    first = run(sets, *weights, "--batch_size=1", real=True)
+    rows = rows_of(sets)
+    other = sets / "other"  # the same files, made in another order
+    for folder in ("truth", "results", "real"):
+        for path in sorted((sets / folder).iterdir(), reverse=True):
+            (other / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, other / folder)
+    second = run(other, *weights, "--batch_size=5", "--workers=2", real=True)
+    assert values(first) == pytest.approx(values(second), rel=2e-5, abs=1e-7)
+    assert first["figures"]["KID"]["std"] == pytest.approx(
+        second["figures"]["KID"]["std"], rel=1e-3, abs=1e-8
+    )
+    for one, two in zip(rows, rows_of(other), strict=True):
+        assert one["result"] == two["result"]
+        assert float(one["LPIPS"]) == pytest.approx(float(two["LPIPS"]), rel=1e-4)
+
+
+def test_set_figures_are_those_of_torch_fidelity(sets: Path, inception_file: Path) -> None:
+    import torch_fidelity
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    weights = f"--inception_weights={inception_file}"
+    ours = run(sets, weights, "--figures=FID_standard,IS,KID", real=True)["figures"]
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(sets / "results"), input2=str(sets / "real"), isc=True, kid=True,
+        kid_subset_size=8, cuda=False, cache=False, verbose=False,
+        feature_extractor_weights_path=str(inception_file),
+    )  # fmt: skip
+    assert ours["IS"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+    assert ours["IS"]["std"] == pytest.approx(theirs["inception_score_std"], rel=1e-3)
+    assert ours["KID"]["value"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+
+    extractor = FeatureExtractorInceptionV3(
+        "test", ["2048"], feature_extractor_weights_path=str(inception_file)
+    )
+    means, roots = [], []
+    for folder in ("results", "real"):
+        pictures = np.stack([np.asarray(Image.open(path)) for path in (sets / folder).iterdir()])
+        (features,) = extractor(torch.from_numpy(pictures).movedim(3, 1))
+        features = features.double().numpy()
+        means.append(features.mean(axis=0))
+        roots.append((features - means[-1]) / np.sqrt(len(features) - 1))  # covariance = R'R
+    expected = np.square(means[0] - means[1]).sum() + sum(np.square(root).sum() for root in roots)
+    expected -= 2 * np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    assert ours["FID_standard"]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_network_names_the_files_and_gives_the_rest(sets: Path, no_network, capsys) -> None:
+    report = run(sets, real=True, code=1)
+    assert list(report["figures"]) == PLAIN.split(",")
+    assert {item["figure"] for item in report["left_out"]} == {
+        "FID_published", "FID_standard", "KID", "IS", "LPIPS", "LPIPS_v0.0",
+    }  # fmt: skip
+    output = capsys.readouterr().out
+    for part in (
+        "6726825d", "0cc3c7bd", "7be5be79",
+        "--inception_weights", "--imagenet_inception_weights", "--lpips_weights",
+    ):  # fmt: skip
+        assert part in output
+    assert "not complete" in output
+
+
+def test_pairs_split_on_the_last_mark(sets: Path) -> None:
+    shutil.copy(sets / "truth" / "p0.png", sets / "truth" / "a_2_b.png")
+    save(sets / "results" / "a_2_b_2_p3_vis.png", picture(3))
+    report = run(sets, f"--figures={PLAIN}")
+    row = next(row for row in rows_of(sets) if row["result"] == "a_2_b_2_p3_vis.png")
+    assert row["source"] == "a_2_b.png"
+    assert row["target"] == "p3.png"
+    assert float(row["L1"]) == 0
+    assert float(row["PSNR"]) == float("inf")
+    assert np.isfinite(report["figures"]["PSNR"]["value"])
+    assert any("PSNR" in warning and "infinite" in warning for warning in report["warnings"])
+
+
+def test_what_cannot_be_compared_is_reported_and_the_rest_scored(sets: Path, capsys) -> None:
+    (sets / "results" / "p0_2_p1_vis.png").write_bytes(b"no picture")
+    save(sets / "results" / "p1_2_p2_vis.png", picture(2, (64, 64)))
+    save(sets / "results" / "p2_2_absent_vis.png", picture(2))
+    save(sets / "results" / "stray.png", picture(2))
+    report = run(sets, f"--figures={PLAIN}", code=1)
+    assert report["figures"]["SSIM"]["images"] == 10
+    text = "\n".join(report["problems"])
+    for part in (
+        "p0_2_p1_vis.png", "cannot be read", "64x64", "128x64",
+        "no ground truth absent", "stray.png",
+    ):  # fmt: skip
+        assert part in text
+    assert len(report["problems"]) == 4
+    assert "left out" in capsys.readouterr().out
+    empty = [row["result"] for row in rows_of(sets) if not row["SSIM"]]
+    assert empty == [
+        "p0_2_p1_vis.png", "p1_2_p2_vis.png", "p2_2_absent_vis.png", "stray.png"
+    ]  # fmt: skip
+
+
+def test_greyscale_and_transparency_are_said(sets: Path) -> None:
+    truth = picture(1)
+    grey = np.asarray(Image.fromarray(truth).convert("L"))
+    save(sets / "results" / "p0_2_p1_vis.png", grey)
+    Image.fromarray(picture(2)).convert("RGBA").save(sets / "results" / "p1_2_p2_vis.png")
+    report = run(sets, f"--figures={PLAIN}")
+    assert any("stored as L" in warning for warning in report["warnings"])
+    assert any("RGBA" in warning for warning in report["warnings"])
+    rows = {row["result"]: row for row in rows_of(sets)}
+    expected = np.abs(grey[..., None].astype(float) - truth).mean() / 255
+    assert float(rows["p0_2_p1_vis.png"]["L1"]) == pytest.approx(expected, rel=1e-12)
+    assert float(rows["p1_2_p2_vis.png"]["L1"]) == 0
+
+
+def test_one_image_has_no_fid(sets: Path, quick_networks: None) -> None:
+    for path in sorted((sets / "results").iterdir())[1:]:
+        path.unlink()
+    report = run(sets, "--figures=FID_standard,IS,SSIM", real=True, code=1)
+    assert list(report["figures"]) == ["SSIM"]
+    reasons = {item["figure"]: item["reason"] for item in report["left_out"]}
+    assert "1 generated" in reasons["FID_standard"]
+    assert "10 splits" in reasons["IS"]
+
+
+def test_cached_statistics_notice_a_changed_folder(
+    sets: Path, quick_networks: None, capsys, monkeypatch
+) -> None:
+    arguments = ["--figures=FID_standard,KID,FID_published"]
+    first = run(sets, *arguments, real=True)
+    cache = sets / "out" / "real_statistics"
+    kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(kept) == 3
+    assert not list((sets / "real").glob("*.np*"))
+    with monkeypatch.context() as patch:  # nothing is read again
+        patch.setattr("util.metrics.image_sets._extract", None)
+        assert values(run(sets, *arguments, real=True)) == values(first)
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
+    capsys.readouterr()
+
+    save(sets / "real" / "r0.png", picture(77))
+    changed = run(sets, *arguments, real=True)
+    assert "the images changed since" in capsys.readouterr().out
+    assert values(changed)["FID_standard"] != pytest.approx(values(first)["FID_standard"], rel=1e-6)
+
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    assert values(run(sets, *arguments, real=True)) == values(changed)
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_flow_error_against_the_true_flow(sets: Path) -> None:
+    truth = sets / "flow"
+    truth.mkdir()
+    for number in range(12):
+        visible = np.zeros(SIZE, bool)
+        visible[:64] = True
+        flow = np.full((2, *SIZE), 10, np.float16)
+        flow[:, 64:] = 99  # not visible: does not count
+        pair = f"p{number}_2_p{number + 1}"
+        np.savez(truth / f"{pair}.npz", flow=flow, visible=visible)
+        saved = sets / "results" / "flow" / f"{pair}_flow.npz"
+        saved.parent.mkdir(exist_ok=True)
+        # At a quarter of the size: (13, 14) px of the picture, off by (3, 4).
+        np.savez(saved, flow=np.stack([np.full((32, 16), 13 / 4), np.full((32, 16), 14 / 4)]))
+    report = run(sets, f"--flow_path={truth}", "--figures=EPE")
+    assert values(report)["EPE"] == pytest.approx(5, rel=1e-5)
+    saved.unlink()
+    report = run(sets, f"--flow_path={truth}", "--figures=EPE", code=1)
+    assert report["figures"]["EPE"]["images"] == 11
+    assert "--save_flow" in report["problems"][0]
+
+
+def test_pg2_protocol(sets: Path) -> None:
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(12)])
+    masks = ["--calculate_mask", f"--annotation={sets / 'annotation.csv'}", "--protocol=pg2"]
+    figures = "--figures=SSIM_7x7,L1_255,L2_255,PSNR,mask_SSIM_7x7,mask_L1_255"
+    report = run(sets, *masks, figures, "--mask_pose=source")
+    row = rows_of(sets)[0]
+    result = np.asarray(Image.open(sets / "results" / row["result"])).astype(float)
+    target = np.asarray(Image.open(sets / "truth" / row["target"])).astype(float)
+    assert float(row["L1_255"]) == pytest.approx(np.abs(result - target).mean(), rel=1e-12)
+    assert 0 < float(row["mask_L1_255"]) < float(row["L1_255"])
+    assert "source pose" in report["figures"]["mask_L1_255"]["protocol"]
+    # The last target, p12, has no key points; as a source it is not needed.
+    report = run(sets, *masks, figures, code=1)
+    assert report["figures"]["mask_SSIM_7x7"]["images"] == 11
+    assert report["figures"]["SSIM_7x7"]["images"] == 12
+    assert "p12" in report["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--figures=SSIM,FIT"], ["--figures", "FIT", "SSIM_256"]),
+        (["--figures=FID_standard"], ["FID_standard", "--fid_real_path"]),
+        (["--calculate_mask"], ["--calculate_mask", "--annotation"]),
+        (["--device=cuda:99"], ["--device=cuda:99", "cpu"]),
+        (["--lpips_weights=nowhere.pth"], ["--lpips_weights", "nowhere.pth"]),
+    ],
+)
+def test_bad_options_name_the_fix(sets: Path, arguments: list[str], parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        run(sets, *arguments)
+    for part in parts:
+        assert part in str(error.value)
+    assert not (sets / "out").exists()
+
+
+def test_bad_folders(sets: Path) -> None:
+    shutil.copy(sets / "truth" / "p1.png", sets / "truth" / "p1.jpg")
+    with pytest.raises(UserError, match=r"p1\.jpg and p1\.png"):
+        run(sets, f"--figures={PLAIN}")
+    (sets / "truth" / "p1.jpg").unlink()
+    shutil.copy(sets / "results" / "p0_2_p1_vis.png", sets / "results" / "p0_2_p1_vis.jpg")
+    with pytest.raises(UserError, match="results of one pair"):
+        run(sets, f"--figures={PLAIN}")
+    shutil.rmtree(sets / "results")
+    with pytest.raises(UserError, match="results"):
+        run(sets)
+    (sets / "results").mkdir()
+    with pytest.raises(UserError, match="has no images"):
+        run(sets)
+
+
+def test_the_old_command_line_runs_as_a_program(sets: Path) -> None:
+    arguments = [
+        "--gt_path=./truth", "--distorated_path=./results", "--name=./fashion",
+        f"--figures={PLAIN}",
+    ]  # fmt: skip
+    project = Path(__file__).parents[1]
+    script = (
+        f"import sys; sys.path.insert(0, {str(project)!r}); "
+        "import runpy; runpy.run_module('script.metrics', run_name='__main__')"
+    )
+    process = run_python("-c", script, *arguments, folder=sets)
+    assert process.returncode == 0, process.stderr
+    assert (sets / "eval_results" / "fashion.csv").is_file()
+    shutil.rmtree(sets / "results")
+    assert_one_line_error(run_python("-c", script, *arguments, folder=sets), "results")
+
+
+def test_masked_figures_by_hand(sets: Path) -> None:
+    from data.annotations import read_poses
+    from data.body_mask import limb_body_mask
+    from util.metrics.reconstruction import ssim
+
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(13)])
+    run(
+        sets, "--calculate_mask", f"--annotation={sets / 'annotation.csv'}", "--figures=mask_SSIM"
+    )  # fmt: skip
+    row = rows_of(sets)[3]
+    pose = read_poses(sets / "annotation.csv", ["p1"])["p1"]
+    mask = limb_body_mask(pose, SIZE)
+    assert 100 < mask.sum() < 4000
+    result, target = (
+        np.asarray(Image.open(sets / folder / row[column])) * mask[..., None]
+        for folder, column in (("results", "result"), ("truth", "target"))
+    )
+    assert float(row["mask_SSIM"]) == pytest.approx(ssim(result, target), rel=1e-12)

@@ -1,0 +1,329 @@
+"""What the Inception networks say of a set of images, and its cache for the real set."""
+
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from data.annotations import list_images
+from util.errors import UserError
+from util.files import written_whole
+from util.images import read_image
+from util.metrics.frechet import FeatureStatistics
+from util.metrics.row_file import RowFile
+
+FEATURES = 2048
+CLASSES = 1008
+CACHE_VERSION = 1
+
+Network = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
+
+
+def in_batches_of_one_size(
+    network: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
+    device: torch.device,
+    *pictures: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Run a network over pictures of whatever sizes; outputs are in the pictures' order.
+
+    Args:
+        network: takes one tensor per entry of `pictures`, [B, 3, H, W] (or [B, H, W] for masks);
+            gives [B, ...] or several of them.
+        device: where the network is.
+        *pictures: lists of equal length, [H, W, 3] (or [H, W]).
+
+    Returns:
+        One array [N, ...] per output.
+    """
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for position, picture in enumerate(pictures[0]):
+        by_shape.setdefault(picture.shape, []).append(position)
+    outputs: list[np.ndarray] = []
+    for positions in by_shape.values():
+        tensors = []
+        for group in pictures:
+            batch = torch.from_numpy(np.stack([group[position] for position in positions]))
+            tensors.append((batch.movedim(3, 1) if batch.ndim == 4 else batch).to(device))
+        result = network(*tensors)
+        parts = [result] if isinstance(result, torch.Tensor) else list(result)
+        arrays = [part.cpu().numpy() for part in parts]
+        if not outputs:
+            shape = len(pictures[0])
+            outputs = [np.empty((shape, *array.shape[1:]), array.dtype) for array in arrays]
+        for output, array in zip(outputs, arrays, strict=True):
+            output[positions] = array
+    return outputs
+
+
+@dataclass
+class StandardFeatures:
+    """Features and logits of the FID-Inception-2015 network for one set, in the order added.
+
+    Args:
+        network: a StandardInception.
+        device: where it is.
+        folder: where the rows go.
+        name: start of their file names.
+        keep: which rows to keep: "features" (KID), "logits" (Inception score).
+    """
+
+    network: Network
+    device: torch.device
+    folder: Path
+    name: str
+    keep: frozenset[str] = frozenset({"features", "logits"})
+    statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
+
+    def __post_init__(self) -> None:
+        self.features = RowFile(self.folder / f"{self.name}.features", FEATURES)
+        self.logits = RowFile(self.folder / f"{self.name}.logits", CLASSES)
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Take pictures, uint8 [H, W, 3]."""
+        features, logits = in_batches_of_one_size(self.network, self.device, pictures)
+        self.statistics.add(features)
+        if "features" in self.keep:
+            self.features.append(features)
+        if "logits" in self.keep:
+            self.logits.append(logits)
+
+
+@dataclass
+class ImageNetFeatures:
+    """Statistics of torchvision's InceptionV3 for one set; arguments as above."""
+
+    network: Network
+    device: torch.device
+    statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Take pictures, uint8 [H, W, 3]."""
+        (features,) = in_batches_of_one_size(self.network, self.device, pictures)
+        self.statistics.add(features)
+
+
+class _Pictures(Dataset):
+    """Item: the picture uint8 [H, W, 3], or the message why it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> np.ndarray | str:
+        try:
+            return np.array(read_image(self._paths[index]))
+        except UserError as error:
+            return str(error)
+
+
+def in_order(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
+    """Lists of items, decoded by worker processes and handed over in the dataset's order."""
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list)
+
+
+@dataclass
+class RealSet:
+    """The real images of FID and KID.
+
+    Attributes:
+        count: images that were read.
+        description: folder, count, formats and sizes, for the protocol column.
+        unreadable: a message per image that was not.
+        moments: (mean, covariance) by network name.
+        features: features of the standard network, for KID.
+    """
+
+    count: int
+    description: str
+    unreadable: list[str]
+    moments: dict[str, tuple[np.ndarray, np.ndarray]]
+    features: RowFile | None
+
+
+@dataclass(frozen=True)
+class RealNetwork:
+    """One network over the real set: its name, protocol text (part of the cache's key), itself."""
+
+    name: str
+    protocol: str
+    network: Network
+
+
+def describe_files(names: Iterable[str], sizes: Iterable[str]) -> str:
+    """Count, formats and sizes of pictures in words: `138 images, jpg, 128x64`."""
+    names = list(names)
+    formats = sorted({Path(name).suffix.lower().lstrip(".") for name in names})
+    sizes = sorted(set(sizes))
+    shown = ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
+    return f"{len(names)} images, {'/'.join(formats)}, {shown} (height x width)"
+
+
+def size_text(picture: np.ndarray) -> str:
+    """`128x64`: height x width."""
+    return f"{picture.shape[0]}x{picture.shape[1]}"
+
+
+def read_real_set(
+    folder: Path,
+    networks: Sequence[RealNetwork],
+    cache_folder: Path,
+    device: torch.device,
+    *,
+    batch_size: int,
+    workers: int,
+    say: Callable[[str], None] = print,
+) -> RealSet:
+    """Statistics of the real set: from the cache where they are, else in one pass over the images.
+
+    The cache notices a changed folder: names, sizes and times of the files and the network's
+    protocol are part of each entry.
+
+    Args:
+        folder: the real images (--fid_real_path).
+        networks: what to run; "standard" keeps its features.
+        cache_folder: where the entries lie, never the image folder.
+        device: where the networks are.
+        batch_size: images at a time; does not change the results.
+        workers: decoding processes.
+        say: takes what the user should know.
+
+    Raises:
+        UserError: the folder is missing or empty, or the cache cannot be written.
+    """
+    names = list_images(folder)
+    if not names:
+        raise UserError(f"--fid_real_path: {folder} has no images")
+    if cache_folder.resolve() == folder.resolve():
+        raise UserError(f"--cache_dir: {cache_folder} is the image folder itself; name another")
+    files = _fingerprint(folder, names)
+    slots = {item.name: _CacheSlot(cache_folder, folder, item, files) for item in networks}
+    entries = {name: slot.read(say) for name, slot in slots.items()}
+    missing = [item for item in networks if entries[item.name] is None]
+    if missing:
+        fresh = _extract(folder, names, missing, slots, device, batch_size, workers)
+        entries.update(fresh)
+    first = entries[networks[0].name]
+    standard = slots.get("standard")
+    return RealSet(
+        first["count"],
+        f"{folder}: {describe_files(names, first['sizes'])}",
+        first["unreadable"],
+        {name: (entry["mean"], entry["covariance"]) for name, entry in entries.items()},
+        RowFile(standard.features_path, FEATURES) if standard else None,
+    )
+
+
+def _extract(
+    folder: Path,
+    names: list[str],
+    networks: Sequence[RealNetwork],
+    slots: "dict[str, _CacheSlot]",
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+) -> dict[str, dict]:
+    """One pass over the images for all `networks`; writes and returns their cache entries."""
+    collectors: dict[str, StandardFeatures | ImageNetFeatures] = {}
+    for item in networks:
+        if item.name == "standard":
+            slot = slots[item.name]
+            slot.start_features()
+            collectors[item.name] = StandardFeatures(
+                item.network, device, slot.part_path.parent, slot.part_path.stem,
+                frozenset({"features"}),
+            )  # fmt: skip
+        else:
+            collectors[item.name] = ImageNetFeatures(item.network, device)
+    unreadable: list[str] = []
+    sizes: Counter[str] = Counter()
+    loader = in_order(_Pictures([folder / name for name in names]), batch_size, workers)
+    with tqdm(total=len(names), desc="real images", unit="image", disable=None) as bar:
+        for items in loader:
+            pictures = [item for item in items if not isinstance(item, str)]
+            unreadable += [item for item in items if isinstance(item, str)]
+            sizes.update(map(size_text, pictures))
+            if pictures:
+                for collector in collectors.values():
+                    collector.add(pictures)
+            bar.update(len(items))
+    entries = {}
+    for item in networks:
+        statistics = collectors[item.name].statistics
+        if statistics.count < 2:
+            raise UserError(
+                f"--fid_real_path: {folder} has {statistics.count} readable images; "
+                "FID needs 2 at the very least, and some thousands to mean anything"
+            )
+        entries[item.name] = slots[item.name].write(statistics, sorted(sizes), unreadable)
+    return entries
+
+
+def _fingerprint(folder: Path, names: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        state = (folder / name).stat()
+        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class _CacheSlot:
+    """The place of one folder and network in the cache."""
+
+    def __init__(self, cache: Path, folder: Path, item: RealNetwork, files: str) -> None:
+        where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        stem = f"{folder.resolve().name}-{where}-{item.name}"
+        self.path = cache / f"{stem}.npz"
+        self.features_path = cache / f"{stem}.features"
+        self.part_path = cache / f".{stem}.part.features"
+        self._keeps_features = item.name == "standard"
+        self._key = {"version": CACHE_VERSION, "files": files, "protocol": item.protocol}
+
+    def read(self, say: Callable[[str], None]) -> dict | None:
+        """The entry, None when there is none that holds for these files."""
+        if not self.path.is_file():
+            return None
+        try:
+            with np.load(self.path) as arrays:
+                mean, covariance = arrays["mean"], arrays["covariance"]
+                notes = json.loads(str(arrays["notes"]))
+            key, rows = notes.pop("key"), notes["count"]
+            entry = {**notes, "mean": mean, "covariance": covariance}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            say(f"{self.path}: damaged cache entry, computed anew")
+            return None
+        if key != self._key:
+            what = "images" if key.get("files") != self._key["files"] else "protocol"
+            say(f"{self.path}: the {what} changed since, computed anew")
+            return None
+        if self._keeps_features and len(RowFile(self.features_path, FEATURES)) != rows:
+            say(f"{self.features_path}: damaged cache entry, computed anew")
+            return None
+        return entry
+
+    def start_features(self) -> None:
+        try:
+            self.part_path.parent.mkdir(parents=True, exist_ok=True)
+            self.part_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--cache_dir: {self.part_path.parent} cannot be written ({error.strerror})"
+            ) from None
+
+    def write(self, statistics: FeatureStatistics, sizes: list[str], unreadable: list[str]) -> dict:
+        notes = {"count": statistics.count, "sizes": sizes, "unreadable": unreadable}
+        arrays = {"mean": statistics.mean, "covariance": statistics.covariance}
+        if self._keeps_features:
+            self.part_path.replace(self.features_path)
+        with written_whole(self.path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, notes=json.dumps({**notes, "key": self._key}), **arrays)
+        return {**notes, **arrays}
