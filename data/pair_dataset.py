@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from data.annotations import read_pair_table
@@ -19,12 +20,15 @@ from data.augmentation import (
     warp_image,
     weaken_for_target,
 )
+from data.body_mask import disc_body_mask
 from data.flow import FlowFolder
-from data.pose_maps import pose_maps
+from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
 from util.argument_types import non_negative_float, positive_int, scale_range, size
 from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, resize_image, to_tensor
+
+MASK_KEY_POINTS = 18  # what data/body_mask.py knows the limbs of
 
 
 class PairDataset(Dataset):
@@ -37,7 +41,8 @@ class PairDataset(Dataset):
     `BP1`, `BP2` their pose maps, float32 [18, H, W]; `P1_path`, `P2_path`; `pose1`, `pose2`
     float32 [18, 2], (x, y) in pixels at load size after augmentation, NaN = missing. When
     `<dataroot>/flow` exists and the phase is "test" also `flow` [2, H, W] and `visible` [H, W]
-    (see data/flow.py).
+    (see data/flow.py); with `pose_mask` also `mask2`, float32 [1, H, W], 1 on the target's body
+    (see data/body_mask.py), else 0.
 
     Keys are an index (of epoch 0) or (epoch, index), which training uses. The augmentation of an
     item depends on (seed, epoch, index) alone, so neither workers nor order change it.
@@ -49,6 +54,8 @@ class PairDataset(Dataset):
         old_size: (height, width) of the frame that key points refer to; None = default.
         augmentation: ranges of the random affine transform; the default draws nothing.
         keypoint_count: key points of a pose.
+        pose_encoding: form of the pose maps, a name of POSE_ENCODINGS.
+        pose_mask: give `mask2`, which only some models train with.
         max_dataset_size: use only the first so many pairs; None = all.
         skip_bad_samples: go on without bad rows and unreadable images, instead of raising. In the
             place of an unreadable pair training gets the next good one, an index gives None
@@ -73,6 +80,8 @@ class PairDataset(Dataset):
         old_size: tuple[int, int] | None = None,
         augmentation: Augmentation | None = None,
         keypoint_count: int = 18,
+        pose_encoding: str = "gaussian",
+        pose_mask: bool = False,
         max_dataset_size: int | None = None,
         skip_bad_samples: bool = False,
         seed: int = 0,
@@ -81,16 +90,38 @@ class PairDataset(Dataset):
         self.load_size = load_size or self.default_load_size
         self.old_size = old_size or self.default_old_size
         self.augmentation = augmentation or Augmentation()
+        self.draw_pose = POSE_ENCODINGS[pose_encoding]
+        self.pose_mask = pose_mask
         self.skip_bad_samples = skip_bad_samples
         self.seed = seed
+        if pose_mask and keypoint_count != MASK_KEY_POINTS:
+            raise UserError(
+                f"--structure_nc {keypoint_count}: the pose mask needs {MASK_KEY_POINTS}"
+            )
 
         root = Path(dataroot)
         if not root.is_dir():
             raise UserError(f"--dataroot {root}: there is no such folder; see dataset/README.md")
-        self.image_folder = root / phase
+        self._open(root, keypoint_count, max_dataset_size)
+
+        flow_folder = root / "flow"
+        has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
+        self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
+        # Shared memory, so that worker processes count too; each in its own slot, without a lock.
+        slots = cpu_cores() + 1
+        self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._told: set[str] = set()
+
+    def _open(self, root: Path, keypoint_count: int, max_dataset_size: int | None) -> None:
+        """Find the files of the phase and read what is read once.
+
+        A subclass with other files replaces this, `read_people` and `pair_paths`. To be set here:
+        `_pairs`, whose length counts; `pairs_path`, for messages; `notices`; `bad_rows`.
+        """
+        self.image_folder = root / self.phase
         if not self.image_folder.is_dir():
             raise UserError(
-                f"{self.image_folder}: the image folder of phase '{phase}' is missing; "
+                f"{self.image_folder}: the image folder of phase '{self.phase}' is missing; "
                 "see dataset/README.md for the layout"
             )
         self.pairs_path = self._find_table(root, "pairs")
@@ -101,7 +132,7 @@ class PairDataset(Dataset):
             self.image_folder,
             frame=self.old_size,
             keypoint_count=keypoint_count,
-            skip_bad_samples=skip_bad_samples,
+            skip_bad_samples=self.skip_bad_samples,
         )
         self.notices = table.notices
         self.bad_rows = table.bad
@@ -109,14 +140,6 @@ class PairDataset(Dataset):
         self._poses = table.poses
         self._pairs = table.pairs[:max_dataset_size]
         self._rows = table.rows[:max_dataset_size]
-
-        flow_folder = root / "flow"
-        has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
-        self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
-        # Shared memory, so that worker processes count too; each in its own slot, without a lock.
-        slots = cpu_cores() + 1
-        self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        self._told: set[str] = set()
 
     @classmethod
     def add_options(
@@ -141,6 +164,14 @@ class PairDataset(Dataset):
             "--structure_nc", type=positive_int, default=18, help="key points of a pose"
         )
         group.add_argument("--image_nc", type=positive_int, default=3, help="channels of an image")
+        group.add_argument(
+            "--pose_encoding",
+            choices=tuple(POSE_ENCODINGS),
+            default="gaussian",
+            help="key points as Gaussians of sigma 6 pixels in [0, 1], "
+            f"or as discs of radius {DISC_RADIUS} in {{-1, 1}}",
+        )
+        parser.set_defaults(pose_mask=False)  # asked for by models, in their option_defaults
         group.add_argument(
             "--angle",
             type=non_negative_float,
@@ -173,6 +204,16 @@ class PairDataset(Dataset):
         return parser
 
     @classmethod
+    def option_defaults(cls, given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """Defaults that depend on the options given, such as the size of the stored images.
+
+        Args:
+            given: the options as read with the defaults that their own parts gave them.
+            is_train: whether the program trains.
+        """
+        return {}
+
+    @classmethod
     def from_options(
         cls, options: argparse.Namespace, phase: str | None = None, augment: bool | None = None
     ) -> "PairDataset":
@@ -197,6 +238,8 @@ class PairDataset(Dataset):
             old_size=options.old_size,
             augmentation=augmentation if augment else Augmentation(),
             keypoint_count=options.structure_nc,
+            pose_encoding=options.pose_encoding,
+            pose_mask=options.pose_mask,
             max_dataset_size=options.max_dataset_size,
             skip_bad_samples=options.skip_bad_samples,
             seed=options.seed,
@@ -247,34 +290,47 @@ class PairDataset(Dataset):
 
     def load_pair(self, index: int, rng: np.random.RandomState) -> dict[str, Any]:
         """Load item `index`, drawing its augmentation, if any, from `rng`."""
-        source, target = self._pairs[index]
         item: dict[str, Any] = {}
         drawn = [None, None]
         if self.augmentation.active:
             drawn[0] = draw_augmentation(rng, self.augmentation)
             drawn[1] = weaken_for_target(draw_augmentation(rng, self.augmentation))
-        for number, position, parameters in ((1, source, drawn[0]), (2, target, drawn[1])):
-            path = self.image_folder / self._files[position]
-            image = self._read(path, index)
-            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
+        people = self.read_people(index)
+        for number, (path, image, pose), parameters in zip((1, 2), people, drawn, strict=True):
             if parameters is not None:
                 matrix = affine_matrix(parameters, self.load_size)
                 image = warp_image(image, matrix)
                 pose = transform_points(pose, matrix)
+            if self.pose_mask and number == 2:
+                mask = disc_body_mask(pose, self.load_size, DISC_RADIUS)
+                item["mask2"] = torch.from_numpy(mask)[None].to(torch.float32)
             pose = torch.from_numpy(_to_float32(pose))
             item[f"P{number}"] = to_tensor(image)
-            item[f"BP{number}"] = pose_maps(pose, self.load_size)
-            item[f"P{number}_path"] = str(path)
+            item[f"BP{number}"] = self.draw_pose(pose, self.load_size)
+            item[f"P{number}_path"] = path
             item[f"pose{number}"] = pose
         if self._flow is not None:
-            stems = [Path(self._files[position]).stem for position in (source, target)]
+            stems = [Path(path).stem for path in (item["P1_path"], item["P2_path"])]
             item["flow"], item["visible"] = self._flow.read(*stems)
         return item
 
     def _load(self, epoch: int, index: int) -> dict[str, Any]:
         return self.load_pair(index, self.item_random_state(epoch, index))
 
-    def _read(self, path: Path, index: int) -> Any:
+    def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
+        """Read source and target of pair `index` as they are before augmentation.
+
+        Returns:
+            For each: path; image of load size; float64 [K, 2], key points (x, y) in its pixels.
+        """
+        people = []
+        for position in self._pairs[index]:
+            path = self.image_folder / self._files[position]
+            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
+            people.append((str(path), self._read(path, index), pose))
+        return people
+
+    def _read(self, path: Path, index: int) -> Image.Image:
         try:
             return resize_image(read_image(path), self.load_size)
         except UserError as error:

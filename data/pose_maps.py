@@ -1,6 +1,8 @@
-"""Gaussian key-point maps: the form in which the networks read a pose."""
+"""Key-point maps, the form in which the networks read a pose: Gaussians (GFLA) or discs (PG2)."""
 
 import torch
+
+DISC_RADIUS = 4
 
 
 def pose_maps(
@@ -37,3 +39,35 @@ def _gaussian(centre: torch.Tensor, length: int, sigma: float, dtype: torch.dtyp
     distance = position - centre.to(torch.float32).unsqueeze(-1)
     values = torch.exp(distance.square() / (-2 * sigma**2))
     return torch.nan_to_num(values, nan=0.0).to(dtype)
+
+
+def pose_discs(
+    pose: torch.Tensor,
+    size: tuple[int, int],
+    radius: int = DISC_RADIUS,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Draw one disc per key point: 1 where (row - a)² + (column - b)² <= radius², else -1.
+
+    The centre (a, b) is the key point truncated toward zero to whole pixels; discs are cut at the
+    border (Ma et al., NIPS 2017, section 3.1).
+
+    Args:
+        pose: [..., K, 2], (x, y) in pixels of the map; NaN = missing, which gives a map of -1.
+        size: (height, width) of the maps.
+        radius: in pixels.
+        dtype: floating-point type of the maps.
+
+    Returns:
+        [..., K, height, width] in {-1, 1}, on the device of `pose`.
+    """
+    centre = torch.trunc(pose)
+    rows, columns = (
+        (torch.arange(length, device=pose.device) - centre[..., axis].unsqueeze(-1)).square()
+        for axis, length in ((1, size[0]), (0, size[1]))
+    )
+    inside = rows.unsqueeze(-1) + columns.unsqueeze(-2) <= radius**2  # false for NaN
+    return inside.to(dtype).mul_(2).sub_(1)
+
+
+POSE_ENCODINGS = {"gaussian": pose_maps, "disc": pose_discs}  # by name of --pose_encoding

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,13 @@ class Prediction:
         image: the picture in the target pose, [B, 3, H, W] in [-1, 1].
         flows: flow fields, coarse to fine, each [B, 2, h, w] in pixels of its own map.
         masks: occlusion masks of the same sizes, [B, 1, h, w] in [0, 1].
+        extras: further pictures to show beside it, by caption, like `image`.
     """
 
     image: Tensor
     flows: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,11 +43,13 @@ class TrainingStart:
         lines: what was loaded, for the user.
         iteration: the last finished iteration; 0 at the start of a stage.
         earlier_model: the stage that wrote the checkpoint, if it is another one.
+        networks: the networks that were loaded; others start fresh.
     """
 
     lines: list[str]
     iteration: int = 0
     earlier_model: str | None = None
+    networks: list[str] = field(default_factory=list)
 
 
 class BaseModel(ABC):
@@ -52,11 +57,21 @@ class BaseModel(ABC):
 
     A subclass fills `networks` (saved as `<iteration>_net_<key>.pth`) and, to train, `optimizers`.
 
+    Class attributes:
+        required_networks: those that a continued run cannot start without; others may start fresh
+            where the checkpoint was saved without them. A required one may also bring only whole
+            parts of itself, as from an earlier stage.
+
+        network_options: the options that shape the networks, for messages.
+
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
         optimizers: optimisers by name; their state goes into the training state file.
         device: where networks and batches live.
     """
+
+    required_networks: ClassVar[tuple[str, ...]] = ("G",)
+    network_options: ClassVar[str] = "--model"
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -68,6 +83,18 @@ class BaseModel(ABC):
     @abstractmethod
     def add_options(parser: Parser, is_train: bool) -> None:
         """Add the model's own options to the parser."""
+
+    @staticmethod
+    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """Defaults of any options, also the program's and the data set's, that the model replaces.
+
+        `pose_mask`, which has no option, makes the data set give `mask2`.
+
+        Args:
+            given: the options as read with the defaults that their own parts gave them.
+            is_train: whether the program trains.
+        """
+        return {}
 
     @staticmethod  # noqa: B027 - a model without checks is fine
     def check_options(options: argparse.Namespace) -> None:
@@ -94,9 +121,17 @@ class BaseModel(ABC):
             The losses by name, already multiplied by their weights, detached scalars.
         """
 
+    def stage(self, iteration: int) -> int | None:
+        """Stage of the training (from 1) that an iteration (from 1) is in; None: there is one."""
+        return None
+
     @abstractmethod
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The model's picture of a batch; called by `predict`, which see."""
+
+    def networks_to_save(self) -> list[str]:
+        """Names of the networks that have been trained and go into checkpoints."""
+        return list(self.networks)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -121,8 +156,15 @@ class BaseModel(ABC):
             for key, value in batch.items()
         }
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Set every optimiser's learning rate to `factor` times the one it was made with."""
+    def set_learning_rates(self, factor: float, iteration: int) -> None:
+        """Set every optimiser's learning rate to `factor` times the one it was made with.
+
+        A model whose optimisers follow schedules of their own overrides this.
+
+        Args:
+            factor: that of --lr_policy at the iteration.
+            iteration: the one about to begin, from 1.
+        """
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
@@ -134,44 +176,47 @@ class BaseModel(ABC):
         self.optimizers[name] = optimizer
 
     def save(self, folder: Path, label: str | int, iteration: int) -> None:
-        """Write `<label>_net_<key>.pth` for every network, and `<label>_state.pth` to go on from.
+        """Write `<label>_net_<key>.pth` for the networks to save, and `<label>_state.pth`.
 
         Args:
             folder: the experiment's folder.
             label: "latest" or the iteration.
             iteration: the last finished iteration.
         """
-        for key, network in self.networks.items():
-            weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+        for key in self.networks_to_save():
+            weights = {
+                name: value.detach().cpu()
+                for name, value in self.networks[key].state_dict().items()
+            }
             save_atomically(weights, folder / f"{label}_net_{key}.pth")
         state = {
             "model": self.options.model,
             "iteration": iteration,
+            "networks": self.networks_to_save(),
             "optimizers": {name: value.state_dict() for name, value in self.optimizers.items()},
         }
         save_atomically(state, folder / f"{label}_state.pth")
 
     def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
-        """Load the networks that `predict` needs; everything they hold must be in the files.
+        """Load the networks; everything they hold must be in the files.
+
+        A model made for testing has those that `predict` uses.
 
         Raises:
             UserError: a file is absent or unreadable, or does not hold the whole network.
         """
         reports = []
-        for key in self.networks_for_test():
-            report = load_network(self.networks[key], folder / f"{label}_net_{key}.pth")
+        for key, network in self.networks.items():
+            path = folder / f"{label}_net_{key}.pth"
+            report = load_network(network, path, self.network_options)
             if report.missing:
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             reports.append(report)
         return reports
 
-    def networks_for_test(self) -> list[str]:
-        """Names of the networks that `predict` uses."""
-        return ["G"]
-
     def explain_missing(self, report: LoadReport) -> str:
         """What a user can do about a checkpoint that does not hold the whole network."""
-        return "give the options (--model, --attn_layer, …) that it was trained with"
+        return f"give the {self.network_options} that it was trained with"
 
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:
         """Load what is there to go on with: weights, and optimisers if the same model wrote them.
@@ -179,15 +224,23 @@ class BaseModel(ABC):
         Raises:
             UserError: no checkpoint, or one that does not fit.
         """
-        lines = []
-        for position, (key, network) in enumerate(self.networks.items()):
+        lines, loaded = [], []
+        state = load_training_state(folder / f"{label}_state.pth")
+        for key, network in self.networks.items():
             path = folder / f"{label}_net_{key}.pth"
-            if position > 0 and not path.exists():
+            is_required = key in self.required_networks
+            if not is_required and not path.exists():
+                if (
+                    state
+                    and state["model"] == self.options.model
+                    and key in state.get("networks", [])
+                ):
+                    raise UserError(f"no {path}, which was saved with the files beside it")
                 lines.append(f"network {key}: no {path.name}, starts fresh")
                 continue
-            report = load_network(network, path)
-            # Another stage may bring whole parts of the first network; anything less is a mistake.
-            if report.missing and (position > 0 or report.partly_taken):
+            report = load_network(network, path, self.network_options)
+            # Another stage may bring whole parts of a network; anything less is a mistake.
+            if report.missing and (not is_required or report.partly_taken):
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             if report.left_over:
                 raise UserError(
@@ -195,14 +248,13 @@ class BaseModel(ABC):
                     "over them: choose the --model that the checkpoint is of, or another --name"
                 )
             lines.append(str(report))
-        state = load_training_state(folder / f"{label}_state.pth")
+            loaded.append(key)
         if state is None:
-            return TrainingStart(
-                [*lines, "optimisers: no training state beside the weights, start fresh"]
-            )
+            fresh = "optimisers: no training state beside the weights, start fresh"
+            return TrainingStart([*lines, fresh], networks=loaded)
         if state["model"] != self.options.model:
             fresh = f"optimisers: start fresh, the checkpoint is of --model={state['model']}"
-            return TrainingStart([*lines, fresh], earlier_model=state["model"])
+            return TrainingStart([*lines, fresh], earlier_model=state["model"], networks=loaded)
         for name, optimizer in self.optimizers.items():
             rates = [group["initial_lr"] for group in optimizer.param_groups]
             try:
@@ -216,4 +268,4 @@ class BaseModel(ABC):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["initial_lr"] = rate
         as_before = f"optimisers: as after iteration {state['iteration']}"
-        return TrainingStart([*lines, as_before], iteration=state["iteration"])
+        return TrainingStart([*lines, as_before], iteration=state["iteration"], networks=loaded)

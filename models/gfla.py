@@ -51,6 +51,8 @@ def _kernel_sizes(text: str) -> dict[int, int]:
 class GFLAModel(BaseModel):
     """Base of `poseflownet` and `pose`."""
 
+    network_options = "--model, --attn_layer, --kernel_size and --use_spect_g"
+
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:
         """Add the options of both stages."""

@@ -75,11 +75,17 @@ def build_parser(
     first = Parser(add_help=False)
     add_base_options(first)
     chosen, _ = first.parse_known_args(arguments)
-    parser = Parser(prog=program)
+    model, dataset = find_model(chosen.model), find_dataset(chosen.dataset_mode)
+    parser = Parser(prog=program, add_help=False)
     add_base_options(parser)
     add_program_options(parser)
-    find_model(chosen.model).add_options(parser, is_train)
-    find_dataset(chosen.dataset_mode).add_options(parser, is_train)
+    model.add_options(parser, is_train)
+    dataset.add_options(parser, is_train)
+    for part in (dataset, model):
+        given, _ = parser.parse_known_args(arguments)
+        parser.set_defaults(**part.option_defaults(given, is_train))
+    # Last, so that reading the command line above does not answer it, and it shows those defaults.
+    parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
     return parser
 
 

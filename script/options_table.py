@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from models import model_names
 from options.parser import Parser, run_program
 from options.test_options import build_test_parser
 from options.train_options import build_train_parser
@@ -21,37 +22,41 @@ def option_rows(parser: Parser) -> dict[str, tuple[str, str]]:
         default = "" if default is False else default
         if isinstance(default, (tuple, list)):
             default = ",".join(str(value) for value in default)
-        choices = f" ({', '.join(action.choices)})" if action.choices else ""
+        choices = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
         names = ", ".join(f"`{name}`" for name in action.option_strings)
         rows[names] = (f"`{default}`" if default != "" else "", f"{action.help}{choices}")
     return rows
 
 
-def table(stages: dict[str, Parser]) -> list[str]:
-    """Lines of one markdown table; a row that not all parsers share says whose it is."""
+def table(parsers: dict[str, Parser]) -> list[str]:
+    """Lines of one markdown table; a row that not all models share says whose it is.
+
+    Args:
+        parsers: of one program, by model.
+    """
+    owners: dict[tuple[str, str, str], list[str]] = {}
+    for model, parser in parsers.items():
+        for names, (default, text) in option_rows(parser).items():
+            owners.setdefault((names, default, text), []).append(model)
+    order = list(dict.fromkeys(names for names, _, _ in owners))
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    rows = {stage: option_rows(parser) for stage, parser in stages.items()}
-    for stage, own in rows.items():
-        for names, row in own.items():
-            is_shared = all(other.get(names) == row for other in rows.values())
-            if is_shared and stage != next(iter(rows)):
-                continue
-            default, text = row
-            note = "" if is_shared else f" [{stage}]"
-            lines.append(f"| {names} | {default} | {text}{note} |")
+    for (names, default, text), models in sorted(
+        owners.items(), key=lambda x: order.index(x[0][0])
+    ):
+        note = "" if len(models) == len(parsers) else f" [{', '.join(models)}]"
+        lines.append(f"| {names} | {default} | {text}{note} |")
     return lines
 
 
 def options_markdown() -> str:
-    """The tables of train.py (stage 1 and 2) and test.py as markdown."""
-    data = "--dataset_mode=market"
-    train = {
-        "stage 1": build_train_parser(["--model=poseflownet", data]),
-        "stage 2": build_train_parser(["--model=pose", data]),
-    }
-    test = {"": build_test_parser(["--model=pose", data])}
-    parts = [["### train.py", "", *table(train)], ["### test.py", "", *table(test)]]
-    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+    """The tables of train.py and test.py, for all models, as markdown."""
+    parts = []
+    for program, build in (("train.py", build_train_parser), ("test.py", build_test_parser)):
+        parsers = {
+            model: build([f"--model={model}", "--dataset_mode=market"]) for model in model_names()
+        }
+        parts.append("\n".join([f"### {program}", "", *table(parsers)]))
+    return "\n\n".join(parts) + "\n"
 
 
 def updated(text: str) -> str:

@@ -115,8 +115,8 @@ def test_another_shape_is_refused_before_anything_is_copied(tmp_path):
     state = {**small_network().state_dict(), "second.bias": torch.zeros(5)}
     path = write(state, tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"second\.bias has shape \[5\], expected \[2\]") as error:
-        load_network(target, path)
-    assert str(path) in str(error.value) and "--attn_layer" in str(error.value)
+        load_network(target, path, "--width and --depth")
+    assert str(path) in str(error.value) and "the --width and --depth" in str(error.value)
     assert_same(target, before)
 
 

@@ -317,9 +317,12 @@ def test_options_table_has_every_option():
     parsers = {
         "train.py": [
             build_train_parser([f"--model={model}", "--dataset_mode=market"])
-            for model in ("poseflownet", "pose")
+            for model in ("poseflownet", "pose", "pg2")
         ],
-        "test.py": [build_test_parser(["--dataset_mode=market"])],
+        "test.py": [
+            build_test_parser([f"--model={model}", "--dataset_mode=market"])
+            for model in ("poseflownet", "pose", "pg2")
+        ],
     }
     assert tables.keys() == parsers.keys()
     for program, of_program in parsers.items():
@@ -332,13 +335,16 @@ def test_options_table_has_every_option():
                 ), names
 
 
-def test_options_table_tells_the_stages_apart():
+def test_options_table_tells_the_models_apart():
     rows = options_markdown().splitlines()
     rates = [row for row in rows if row.startswith("| `--lambda_correct`")]
     assert len(rates) == 2
-    assert "`20.0`" in rates[0] and "[stage 2]" not in rates[0]
-    assert "`5.0`" in rates[1] and "[stage 2]" in rates[1]
-    assert sum(row.startswith("| `--batchSize`") for row in rows) == 2  # train.py and test.py
+    assert any("`20.0`" in row and row.endswith(" [poseflownet] |") for row in rates)
+    assert any("`5.0`" in row and row.endswith(" [pose] |") for row in rates)
+    assert sum(row.startswith("| `--attn_layer`") for row in rows) == 2  # train.py and test.py
+    assert sum("[pose, poseflownet] |" in row for row in rows if "--attn_layer" in row) == 2
+    assert sum(row.startswith("| `--angle`") and "[" in row for row in rows) == 2  # PG2: off
+    assert all("[" not in row for row in rows if row.startswith("| `--name`"))
 
 
 def test_readme_has_the_current_options():

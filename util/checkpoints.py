@@ -90,8 +90,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def load_network(network: nn.Module, path: Path) -> LoadReport:
+def load_network(network: nn.Module, path: Path, options: str = "--model") -> LoadReport:
     """Copy the tensors whose names the network has; half-precision files are converted.
+
+    Args:
+        network: to copy into.
+        path: of the state dict.
+        options: those that shape the network, named in the message when the file does not fit.
 
     Raises:
         UserError: unreadable file, no name in common, or a tensor of another shape.
@@ -115,7 +120,7 @@ def load_network(network: nn.Module, path: Path) -> LoadReport:
             raise UserError(
                 f"{path}: {name} has shape {list(found[name].shape)}, "
                 f"expected {list(wanted[name].shape)}; "
-                "check --attn_layer, --kernel_size and the other network options"
+                f"give the {options} that it was trained with"
             )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
     return report

@@ -60,13 +60,14 @@ class ResultWriter:
         """Write a batch; each result last, so that --skip_existing finds whole pairs."""
         results = to_uint8(prediction.image)
         inputs = self._inputs(batch) if self.options.save_input else {}
+        extras = {name: to_uint8(picture) for name, picture in prediction.extras.items()}
         flows = flow_panels(batch["P1"], prediction) if self.options.save_flow else {}
         for row, paths in enumerate(zip(batch["P1_path"], batch["P2_path"], strict=True)):
             pair = pair_name(*paths)
             if inputs:
                 for name in ("source", "target"):
                     self._save(self.folder / "inputs" / f"{pair}_{name}", inputs[name][row])
-                strip = {**inputs, "result": results}
+                strip = {**inputs, **extras, "result": results}
                 picture = sheet({name: panel[row : row + 1] for name, panel in strip.items()})
                 self._save(self.folder / "strips" / pair, picture)
             for name, panel in flows.items():

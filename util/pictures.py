@@ -86,6 +86,7 @@ def panels_of(batch: Batch, prediction: Prediction) -> dict[str, np.ndarray]:
         "source pose": skeletons["pose1"],
         "target pose": skeletons["pose2"],
         "target": to_uint8(batch["P2"]),
+        **{name: to_uint8(picture) for name, picture in prediction.extras.items()},
         "result": to_uint8(prediction.image),
         **{
             name.replace("_", " 1/"): value

@@ -33,6 +33,7 @@ class RunLog:
         seconds: float,
         losses: Mapping[str, float],
         learning_rate: float,
+        stage: int | None = None,
     ) -> str:
         """Record the losses of an iteration.
 
@@ -42,15 +43,24 @@ class RunLog:
             seconds: time per iteration since the last record.
             losses: weighted losses by name.
             learning_rate: that of the first optimiser.
+            stage: of a model that trains in stages.
 
         Returns:
             The line of loss_log.txt.
         """
-        values = "".join(f"{name}: {value:.3f} " for name, value in losses.items())
+        stages = {} if stage is None else {"stage": stage}
+        values = "".join(f"{name}: {value} " for name, value in stages.items())
+        values += "".join(f"{name}: {value:.3f} " for name, value in losses.items())
         line = f"(epoch: {epoch}, iters: {iteration}, time: {seconds:.3f}) {values}"
         self._append("loss_log.txt", line)
         self._record(
-            "train", iteration, epoch=epoch, seconds=seconds, learning_rate=learning_rate, **losses
+            "train",
+            iteration,
+            **stages,
+            epoch=epoch,
+            seconds=seconds,
+            learning_rate=learning_rate,
+            **losses,
         )
         return line
 

@@ -175,6 +175,7 @@ class Trainer:
             disable=None,
         )
         self._print_time, self._print_iteration, self._bar_time = time.monotonic(), iteration, 0.0
+        self._stage = None
         interrupted = False
 
         def interrupt(*_: object) -> None:
@@ -188,6 +189,7 @@ class Trainer:
         try:
             batches = iter(self.loader)
             while iteration < self.last_iteration and not interrupted:
+                self._show_stage(iteration + 1, bar)
                 batch = self.model.to_device(next(batches))
                 self._iterate(iteration + 1, batch, bar)
                 iteration += 1
@@ -214,9 +216,16 @@ class Trainer:
         print(f"done: {iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
         return 0
 
+    def _show_stage(self, iteration: int, bar: tqdm) -> None:
+        stage = self.model.stage(iteration)
+        if stage != self._stage:
+            self._stage = stage
+            bar.set_description(f"{self.options.model}, stage {stage}")
+            tqdm.write(f"iteration {iteration}: stage {stage} of the training")
+
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
         options = self.options
-        self.model.set_learning_rate_factor(learning_rate_factor(options, iteration))
+        self.model.set_learning_rates(learning_rate_factor(options, iteration), iteration)
         # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
         torch.manual_seed(options.seed << 32 | iteration)
         losses = self.model.training_step(batch, iteration)
@@ -249,7 +258,7 @@ class Trainer:
         values = {name: value.item() for name, value in losses.items()}
         rate = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
         epoch = self.loader.batch_sampler.epoch_of(iteration - 1) + 1
-        line = self.log.losses(epoch, iteration, seconds, values, rate)
+        line = self.log.losses(epoch, iteration, seconds, values, rate, self._stage)
         if bar.disable:  # no terminal: plain lines in place of the bar
             print(line, flush=True)
 

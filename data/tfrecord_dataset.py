@@ -1,0 +1,175 @@
+"""PG2's TFRecords (--dataset_mode=tfrecord), read without TensorFlow."""
+
+import argparse
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.pair_dataset import PairDataset
+from data.tfrecord_schema import KEYPOINT_COUNT, StoredPerson, person_keys, read_person, read_size
+from data.tfrecords import Feature, RecordPlace, find_records, parse_example, read_record
+from util.errors import UserError
+from util.images import read_image, resize_image
+
+_SHARD = re.compile(r"(?P<title>.+)_(?P<number>\d+)-of-(?P<count>\d+)\.tfrecord")
+_PAIR_KEYS = ("image_height", "image_width", *person_keys(0), *person_keys(1))
+
+
+class TFRecordDataset(PairDataset):
+    """Pairs in the records of Market-1501 and DeepFashion that PG2's programs write and read.
+
+    Files: `<dataroot>/<title>_<phase>_<number>-of-<count>.tfrecord`, all of one title, such as
+    `Market1501_test_00000-of-00001.tfrecord`. Pairs are in the order of the records. Key points
+    are those stored as `pose_peaks_…_rcv`, in pixels of the stored images.
+
+    A record is read, and its checksum verified, when its pair is asked for; only the records'
+    places are looked for at the start.
+    """
+
+    default_load_size = (128, 64)
+    default_old_size = (128, 64)
+
+    @classmethod
+    def option_defaults(cls, given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """The size of the stored images, where there are any."""
+        try:
+            paths = find_shards(Path(given.dataroot or "./dataset/tfrecord"), given.phase)
+            size = _stored_size(find_records(paths[0], count=1)[0])
+        except UserError:  # told when the data set is made
+            return {}
+        return {"load_size": size, "old_size": size}
+
+    def _open(self, root: Path, keypoint_count: int, max_dataset_size: int | None) -> None:
+        if keypoint_count != KEYPOINT_COUNT:
+            raise UserError(
+                f"--structure_nc {keypoint_count}: records have {KEYPOINT_COUNT} key points"
+            )
+        self.pairs_path = self.image_folder = root
+        paths = find_shards(root, self.phase)
+        self._pairs = [place for path in paths for place in find_records(path)][:max_dataset_size]
+        self.notices, self.bad_rows = [], []
+        if not self._pairs:
+            raise UserError(f"{paths[0]}: holds no records")
+        self._stored_size = self._first_size()
+        if self.old_size != self._stored_size:
+            raise UserError(
+                "--old_size: key points of records are in pixels of the stored images, "
+                f"{self._stored_size[0]},{self._stored_size[1]}; leave it out"
+            )
+
+    def _first_size(self) -> tuple[int, int]:
+        for place in self._pairs:
+            try:
+                return _stored_size(place)
+            except UserError as error:
+                if not self.skip_bad_samples:
+                    raise
+                self.bad_rows.append(str(error))
+        raise UserError(f"{self.bad_rows[0]}; none of the {len(self._pairs)} pairs can be used")
+
+    def pair_paths(self, index: int) -> tuple[str, str]:
+        """Paths of item `index` as if the images lay in `<dataroot>/<phase>`."""
+        place = self._pairs[index]
+        try:
+            features = _read_features(place)
+            source, target = (_read_person(place, features, number) for number in (0, 1))
+        except UserError:
+            if not self.skip_bad_samples:
+                raise
+            return str(place), str(place)  # a pair that reading leaves out
+        return self._path(source.image_name), self._path(target.image_name)
+
+    def _path(self, image_name: str) -> str:
+        return str(self.pairs_path / self.phase / Path(image_name).name)
+
+    def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
+        """Read source and target of a pair; see PairDataset."""
+        place = self._pairs[index]
+        features = _read_features(place)
+        people = []
+        for number in (0, 1):
+            person = _read_person(place, features, number)
+            image = self._decode(place, person.image, f"image_raw_{number}")
+            pose = person.pose * self.load_size[::-1] / self._stored_size[::-1]
+            people.append((self._path(person.image_name), image, pose))
+        return people
+
+    def _decode(self, place: RecordPlace, encoded: bytes, key: str) -> Image.Image:
+        stream = io.BytesIO(encoded)
+        try:
+            image = read_image(stream)
+        except UserError as error:
+            raise _bad_record(place, str(error).replace(f"{stream}:", key)) from None
+        if image.size != self._stored_size[::-1]:
+            height, width = self._stored_size
+            raise _bad_record(
+                place,
+                f"{key} has {image.height}×{image.width} pixels, the first record's images "
+                f"{height}×{width}",
+            )
+        return resize_image(image, self.load_size)
+
+
+def find_shards(root: Path, phase: str) -> list[Path]:
+    """Find the files of a phase, in order.
+
+    Raises:
+        UserError: there are none, one is missing, or they are of several data sets.
+    """
+    sets: dict[tuple[str, int], dict[int, Path]] = {}
+    for path in sorted(root.glob("*.tfrecord")):
+        match = _SHARD.fullmatch(path.name)
+        if match and match["title"].endswith(f"_{phase}"):
+            key = match["title"], int(match["count"])
+            sets.setdefault(key, {})[int(match["number"])] = path
+    if not sets:
+        others = ", ".join(sorted(path.name for path in root.glob("*.tfrecord"))[:3]) or "none"
+        raise UserError(
+            f"{root}: has no records of phase '{phase}', such as "
+            f"Market1501_{phase}_00000-of-00001.tfrecord; record files there: {others}"
+        )
+    if len(sets) > 1:
+        names = " and ".join(f"{title}_…-of-{count:05d}" for title, count in list(sets)[:2])
+        raise UserError(f"{root}: holds several data sets, {names}; keep one in a folder")
+    (((title, count), paths),) = sets.items()
+    missing = set(range(count)) - paths.keys()
+    if missing:
+        raise UserError(
+            f"{root / f'{title}_{min(missing):05d}-of-{count:05d}.tfrecord'}: is missing; "
+            f"{len(paths)} of {count} files are there"
+        )
+    return [paths[number] for number in range(count)]
+
+
+def _stored_size(place: RecordPlace) -> tuple[int, int]:
+    """(height, width) of the images of a record, which must be one of PG2's."""
+    features = _read_features(place)
+    _read_person(place, features, 0)
+    try:
+        return read_size(features)
+    except ValueError as error:
+        raise _bad_record(place, error) from None
+
+
+def _read_features(place: RecordPlace) -> dict[str, Feature]:
+    try:
+        return parse_example(read_record(place), _PAIR_KEYS)
+    except ValueError as error:
+        raise _bad_record(place, error) from None
+
+
+def _read_person(place: RecordPlace, features: dict[str, Feature], number: int) -> StoredPerson:
+    try:
+        return read_person(features, number)
+    except ValueError as error:
+        raise _bad_record(place, error) from None
+
+
+def _bad_record(place: RecordPlace, problem: object) -> UserError:
+    return UserError(
+        f"{place}: {problem}; write the file anew, or go on without it with --skip_bad_samples"
+    )

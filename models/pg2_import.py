@@ -1,0 +1,175 @@
+"""Turning a TensorFlow checkpoint of PG2 into this project's checkpoint files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.networks.pg2_layouts import LAYOUTS, build_networks
+from models.networks.pg2_names import Rearrange, tensorflow_weights
+from util.checkpoints import save_atomically
+from util.errors import UserError
+from util.files import written_whole
+from util.tensorflow_checkpoint import TensorFlowCheckpoint
+
+IMAGE_CHANNELS = 3
+STEP_NAMES = ("step", "global_step")
+# Where a checkpoint tells the options of its networks: the last dimension of these.
+WIDTHS = {
+    "conv_hidden_num": "Pose_AE/G/Conv/biases",
+    "z_num": "Pose_AE/G/fully_connected/biases",
+    "ndf": "Discriminator.1/Discriminator.1.Biases",
+}
+# Kinds of variables that no network reads, by how their names end.
+UNUSED_KINDS = {
+    "optimiser slots": ("/Adam", "/Adam_1"),
+    "powers of Adam's betas": tuple(
+        f"beta{k}_power{suffix}" for k in (1, 2) for suffix in ("", "_1", "_2")
+    ),
+    "moving averages of the batch norm": (".moving_mean", ".moving_variance"),
+    "counters and learning rates": (*STEP_NAMES, "g_lr", "d_lr"),
+}
+
+
+@dataclass(frozen=True)
+class ConvertedCheckpoint:
+    """A checkpoint in this project's names and layouts.
+
+    Attributes:
+        layout: "market" or "fashion", see LAYOUTS.
+        options: the networks' widths by option name, such as conv_hidden_num.
+        iteration: the checkpoint's own count of steps; None without one.
+        networks: state dicts by the networks' names, G1, G2 and D.
+        unused: names of variables that went nowhere, by kind.
+    """
+
+    layout: str
+    options: dict[str, int]
+    iteration: int | None
+    networks: dict[str, dict[str, Tensor]]
+    unused: dict[str, list[str]]
+
+    def lines(self) -> list[str]:
+        """Say what was found and what not used, for the user."""
+        widths = ", ".join(f"--{name}={value}" for name, value in self.options.items())
+        iteration = "unknown" if self.iteration is None else self.iteration
+        lines = [f"layout {self.layout}, {widths}, iteration {iteration}"]
+        for name, weights in self.networks.items():
+            count = sum(tensor.numel() for tensor in weights.values())
+            lines.append(f"{name}: {len(weights)} tensors, {count:,} parameters")
+        for kind, names in self.unused.items():
+            lines.append(f"not used: {len(names)} {kind}, such as {', '.join(names[:2])}")
+        return lines
+
+
+def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
+    """Read a TensorFlow V2 checkpoint of PG2; layout and widths are found from its variables.
+
+    Args:
+        prefix: path of the checkpoint's files without `.index`.
+
+    Raises:
+        UserError: the files cannot be read, are damaged, or hold something else than PG2.
+    """
+    checkpoint = TensorFlowCheckpoint(prefix)
+    used = [name for name in checkpoint.variables if _unused_kind(name) is None]
+    weights = {name: tensorflow_weights(layout, layout.size) for name, layout in LAYOUTS.items()}
+    chosen = min(weights, key=lambda name: len(weights[name].keys() ^ set(used)))
+    missing = [name for name in weights[chosen] if name not in checkpoint.variables]
+    if missing:
+        raise UserError(
+            f"{checkpoint.prefix}: is no checkpoint of PG2, or not a whole one: {len(missing)} of "
+            f"{len(weights[chosen])} variables of the {chosen} layout are not in it, "
+            f"such as '{missing[0]}'"
+        )
+    options = {option: _last_dimension(checkpoint, name) for option, name in WIDTHS.items()}
+    pose_channels = checkpoint.variables["Pose_AE/G/Conv/weights"].shape[-2:-1]
+    with torch.device("meta"):
+        networks = build_networks(
+            LAYOUTS[chosen],
+            LAYOUTS[chosen].size,
+            structure_nc=sum(pose_channels) - IMAGE_CHANNELS,
+            **options,
+        )
+    wanted = {name: network.state_dict() for name, network in networks.items()}
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in networks}
+    for name, weight in weights[chosen].items():
+        found[weight.network][weight.parameter] = _convert(
+            checkpoint, name, weight.rearrange, wanted[weight.network][weight.parameter].shape,
+            f"{weight.network}'s {weight.parameter} in the {chosen} layout with {options}",
+        )  # fmt: skip
+    unused: dict[str, list[str]] = {}
+    for name in checkpoint.variables:
+        if name not in weights[chosen]:
+            unused.setdefault(_unused_kind(name) or "others", []).append(name)
+    steps = [name for name in STEP_NAMES if name in checkpoint.variables]
+    iteration = int(checkpoint.read(steps[0])) if steps else None
+    return ConvertedCheckpoint(chosen, options, iteration, found, unused)
+
+
+def import_checkpoint(
+    prefix: str | Path, folder: Path, overwrite: bool = False
+) -> ConvertedCheckpoint:
+    """Convert a checkpoint and write it as `latest_net_<network>.pth`, each whole or not at all.
+
+    Beside them `import.txt` keeps what was found. Optimiser states are not taken over.
+
+    Args:
+        prefix: path of the checkpoint's files without `.index`.
+        folder: the experiment's folder, made if need be.
+        overwrite: whether the `latest` checkpoint of an earlier experiment there may be replaced.
+
+    Raises:
+        UserError: as `convert_checkpoint`; the folder holds an experiment already; or cannot be
+            written.
+    """
+    if not overwrite and (any(folder.glob("*_net_*.pth")) or (folder / "loss_log.txt").exists()):
+        raise UserError(
+            f"{folder} holds an experiment already: choose another --name, or replace its latest "
+            "checkpoint with --overwrite"
+        )
+    converted = convert_checkpoint(prefix)
+    # A training state of other weights would be taken for that of these.
+    (folder / "latest_state.pth").unlink(missing_ok=True)
+    for name, weights in converted.networks.items():
+        save_atomically(weights, folder / f"latest_net_{name}.pth")
+    with written_whole(folder / "import.txt") as temporary:
+        text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
+        temporary.write_text(text, encoding="utf-8")
+    return converted
+
+
+def _unused_kind(name: str) -> str | None:
+    kinds = (kind for kind, endings in UNUSED_KINDS.items() if name.endswith(endings))
+    return next(kinds, None)
+
+
+def _last_dimension(checkpoint: TensorFlowCheckpoint, name: str) -> int:
+    shape = checkpoint.variables[name].shape
+    if not shape or not shape[-1]:
+        raise UserError(f"{checkpoint.prefix}: '{name}' has shape {list(shape)}: is this PG2?")
+    return shape[-1]
+
+
+def _convert(
+    checkpoint: TensorFlowCheckpoint,
+    name: str,
+    rearrange: Rearrange,
+    shape: torch.Size,
+    place: str,
+) -> Tensor:
+    variable = checkpoint.variables[name]
+    misfit = f"{checkpoint.prefix}: '{name}' has shape {list(variable.shape)}"
+    try:
+        # One number that looks like many: the shape is found before anything is read.
+        arranged = rearrange(np.broadcast_to(np.float32(0), variable.shape)).shape
+    except ValueError:
+        arranged = None
+    if arranged != tuple(shape):
+        raise UserError(f"{misfit}, which does not fit {place}")
+    array = checkpoint.read(name)
+    if array.dtype.kind != "f":
+        raise UserError(f"{misfit} of {array.dtype}, numbers with a fraction were expected")
+    return torch.from_numpy(np.array(rearrange(array), dtype=np.float32))

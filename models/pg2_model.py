@@ -1,0 +1,258 @@
+"""PG2: a coarse picture in the target pose (G1), then its refinement (G2) against a discriminator.
+
+Ma et al., "Pose Guided Person Image Generation", NIPS 2017.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.base_model import BaseModel, Batch, Prediction, TrainingStart
+from models.networks.init import init_weights
+from models.networks.pg2_layouts import LAYOUTS, build_networks
+from options.parser import Parser
+from util.argument_types import non_negative_float, non_negative_int, positive_int
+from util.checkpoints import LoadReport
+from util.errors import UserError
+from util.tensorflow_adam import TensorFlowAdam
+
+# The published training of each layout.
+TRAINING_DEFAULTS = {
+    "market": {"batchSize": 16, "niter": 60000, "lambda_rec": 10.0},
+    "fashion": {"batchSize": 1, "niter": 80000, "lambda_rec": 50.0},
+}
+WITHOUT_AUGMENTATION = {"angle": 0.0, "shift": 0.0, "scale": (1.0, 1.0)}
+BETAS = (0.5, 0.999)
+
+
+def layout_name(options: argparse.Namespace) -> str | None:
+    """Name of the layout that the options choose; None where they leave it open."""
+    fitting = (name for name, layout in LAYOUTS.items() if layout.size == options.load_size)
+    return options.layout or next(fitting, None)
+
+
+def reconstruction_losses(image: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 over the image, and over what the pose mask leaves of it (section 3.1).
+
+    Args:
+        image: [B, 3, H, W], generated.
+        target: the same shape, true.
+        mask: [B, 1, H, W], 1 on the body of the target, else 0.
+
+    Returns:
+        Two scalars; both are means over all elements, the second one's zeros included.
+    """
+    difference = (image - target).abs()
+    return difference.mean(), (difference * mask).mean()
+
+
+def cross_entropy(logits: list[Tensor], is_real: bool) -> Tensor:
+    """Mean sigmoid cross-entropy of the logits [B] of some pictures, as real or as fake."""
+    joint = torch.cat(logits)
+    return F.binary_cross_entropy_with_logits(joint, torch.full_like(joint, float(is_real)))
+
+
+class PG2Model(BaseModel):
+    """Stage 1 trains G1 alone; stage 2 leaves it as it is and trains G2, then D, in each step."""
+
+    required_networks = ("G1",)
+    network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
+
+    @staticmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the options of both stages."""
+        group = parser.add_argument_group("model")
+        group.add_argument(
+            "--layout",
+            choices=tuple(LAYOUTS),
+            help="published form of the networks [by --load_size: 128,64 market, 256,256 fashion]",
+        )
+        group.add_argument(
+            "--conv_hidden_num",
+            type=positive_int,
+            default=128,
+            help="width of the generators' first level",
+        )
+        group.add_argument(
+            "--z_num", type=positive_int, default=64, help="width of G1's bottleneck"
+        )
+        if not is_train:
+            group.add_argument(
+                "--stage",
+                type=int,
+                choices=(1, 2),
+                default=2,
+                help="1: the coarse pictures of G1 alone, which is all that stage 1 has trained",
+            )
+            return
+        group.add_argument(
+            "--ndf", type=positive_int, default=64, help="width of the discriminator's first layer"
+        )
+        group.add_argument(
+            "--stage1_steps",
+            type=non_negative_int,
+            default=22000,
+            help="iterations that train G1 alone, before those of G2 and D",
+        )
+        group.add_argument(
+            "--lr", type=non_negative_float, default=2e-5, help="learning rate of Adam"
+        )
+        group = parser.add_argument_group("loss weights")
+        group.add_argument(
+            "--lambda_rec",
+            type=non_negative_float,
+            help="L1 and masked L1 of G2 against its adversarial loss [market: 10, fashion: 50]",
+        )
+
+    @staticmethod
+    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """Discs for poses; the target's pose mask and the published settings to train."""
+        if not is_train:
+            return {"pose_encoding": "disc"}
+        training = TRAINING_DEFAULTS.get(layout_name(given), {})
+        return {"pose_encoding": "disc", "pose_mask": True, **WITHOUT_AUGMENTATION, **training}
+
+    @staticmethod
+    def check_options(options: argparse.Namespace) -> None:
+        """Choose the layout, and check that its networks can halve the images."""
+        options.layout = layout_name(options)
+        height, width = options.load_size
+        if options.layout is None:
+            raise UserError(
+                f"--layout: --load_size={height},{width} is neither published size (128,64 and "
+                f"256,256); choose {' or '.join(LAYOUTS)}"
+            )
+        step = LAYOUTS[options.layout].size_step
+        if height % step or width % step:
+            raise UserError(
+                f"--load_size: got {height},{width}, expected multiples of {step}: "
+                f"--layout={options.layout} halves the image as often"
+            )
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self.layout = LAYOUTS[options.layout]
+        self.networks = build_networks(
+            self.layout,
+            options.load_size,
+            structure_nc=options.structure_nc,
+            conv_hidden_num=options.conv_hidden_num,
+            z_num=options.z_num,
+            ndf=options.ndf if options.is_train else None,
+        )
+        if not options.is_train and options.stage == 1:
+            del self.networks["G2"]
+        for network in self.networks.values():
+            network.to(self.device)
+        # Until G2 has been trained or loaded, the coarse picture is the best there is.
+        self.has_refinement = not options.is_train and options.stage == 2
+        if options.is_train:
+            for name, network in self.networks.items():
+                init_type, gain = ("normal", 0.02) if name == "D" else ("xavier", 1.0)
+                init_weights(network, init_type, gain)
+                self.add_optimizer(name, TensorFlowAdam(network.parameters(), options.lr, BETAS))
+
+    def stage(self, iteration: int) -> int:
+        """1 for the first --stage1_steps iterations, then 2."""
+        return 1 if iteration <= self.options.stage1_steps else 2
+
+    def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """One step on G1, or one on G2 and one on D; see BaseModel."""
+        if self.stage(iteration) == 1:
+            losses = self.train_coarse(batch)
+        else:
+            if self.optimizers["G1"].state:
+                self.optimizers["G1"].release()  # three quarters of what stage 1 held of G1
+            self.has_refinement = True
+            coarse = self.coarse_picture(batch)
+            losses = self.train_refinement(batch, coarse)
+            losses |= self.train_discriminator(batch, coarse)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def train_coarse(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on G1 with its reconstruction losses (section 3.1)."""
+        self.optimizers["G1"].zero_grad(set_to_none=True)  # here, to free memory for the forward
+        coarse = self.networks["G1"](batch["P1"], batch["BP2"])
+        l1, masked = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
+        self._step("G1", l1 + masked)
+        return {"l1_coarse": l1, "mask_coarse": masked}
+
+    def train_refinement(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
+        """One step on G2 (section 3.2), through the discriminator, which stays as it is."""
+        self.optimizers["G2"].zero_grad(set_to_none=True)
+        self.networks["D"].requires_grad_(False)
+        refined = self._refined(batch, coarse)
+        l1, masked = reconstruction_losses(refined, batch["P2"], batch["mask2"])
+        logits = self.logits(batch, coarse, refined)
+        losses = {
+            "l1_refined": self.options.lambda_rec * l1,
+            "mask_refined": self.options.lambda_rec * masked,
+            "ad_refined": cross_entropy([logits[name] for name in self.layout.fooling], True),
+        }
+        self._step("G2", sum(losses.values()))
+        return losses
+
+    def train_discriminator(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
+        """One step on D: targets are real; sources, and what the updated G2 makes, are not."""
+        with torch.no_grad():
+            refined = self._refined(batch, coarse)
+        self.optimizers["D"].zero_grad(set_to_none=True)
+        self.networks["D"].requires_grad_(True)
+        logits = self.logits(batch, coarse, refined)
+        real = cross_entropy([logits["target"]], True)
+        fake = cross_entropy([logits["source"], logits["refined"]], False)
+        loss = (real + fake) / 2
+        self._step("D", loss)
+        return {"dis": loss}
+
+    def logits(self, batch: Batch, coarse: Tensor, refined: Tensor) -> dict[str, Tensor]:
+        """The discriminator's logits [B] by picture; its batch norm sees all of them together."""
+        pictures = {
+            "target": batch["P2"], "source": batch["P1"], "coarse": coarse, "refined": refined,
+        }  # fmt: skip
+        judged = self.layout.judged
+        logits = self.networks["D"](torch.cat([pictures[name] for name in judged]))
+        return dict(zip(judged, logits.chunk(len(judged)), strict=True))
+
+    def _step(self, name: str, loss: Tensor) -> None:
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def coarse_picture(self, batch: Batch) -> Tensor:
+        """G1's picture, [B, 3, H, W], not clipped to [-1, 1]."""
+        return self.networks["G1"](batch["P1"], batch["BP2"])
+
+    def _refined(self, batch: Batch, coarse: Tensor) -> Tensor:
+        return coarse + self.networks["G2"](coarse, batch["P1"])
+
+    def compute_prediction(self, batch: Batch) -> Prediction:
+        """The refined picture, with the coarse one beside it; the coarse one in stage 1."""
+        coarse = self.coarse_picture(batch)
+        if not self.has_refinement:
+            return Prediction(coarse)
+        return Prediction(self._refined(batch, coarse), extras={"coarse": coarse})
+
+    def networks_to_save(self) -> list[str]:
+        """Without G2 and D while they are as they were made: the seed makes them again."""
+        return list(self.networks) if self.has_refinement else ["G1"]
+
+    def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
+        """Load G1 and G2, or G1 alone with --stage=1; see BaseModel."""
+        refinement = folder / f"{label}_net_G2.pth"
+        if self.has_refinement and (folder / f"{label}_net_G1.pth").exists() > refinement.exists():
+            raise UserError(
+                f"no {refinement}: G2 is not trained before stage 2; "
+                "--stage=1 generates the coarse pictures of G1"
+            )
+        return super().load_for_test(folder, label)
+
+    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
+        """Load what there is to go on with; see BaseModel."""
+        start = super().load_for_training(folder, label)
+        self.has_refinement = "G2" in start.networks
+        return start

@@ -1,0 +1,60 @@
+"""Write a market or fashion data set as the TFRecords that PG2's programs read, without TensorFlow.
+
+python -m script.convert_to_tfrecord --dataset_mode=market --dataroot=dataset/market --phase=train
+    --out=dataset/tfrecord --shards=8
+"""
+
+import sys
+from pathlib import Path
+
+from data import find_dataset
+from data.tfrecord_schema import SCHEMAS
+from data.tfrecord_writer import write_records
+from options.parser import Parser, run_program
+from util.argument_types import positive_int
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the records of one phase and say what was written.
+
+    Raises:
+        UserError: bad options, tables, images, or a folder that cannot be written.
+    """
+    parser = Parser(
+        prog="python -m script.convert_to_tfrecord", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--dataset_mode", required=True, choices=tuple(SCHEMAS), help="data set")
+    parser.add_argument("--dataroot", help="folder of the data set; None is ./dataset/MODE")
+    parser.add_argument("--phase", default="train", help="which part of the data set")
+    parser.add_argument("--out", required=True, help="folder of the records")
+    parser.add_argument("--shards", type=positive_int, default=1, help="number of files")
+    parser.add_argument(
+        "--max_dataset_size", type=positive_int, help="use only the first so many pairs"
+    )
+    parser.add_argument(
+        "--skip_bad_samples", action="store_true", help="leave out rows and images that are bad"
+    )
+    options = parser.parse_all(arguments)
+
+    root = options.dataroot or f"./dataset/{options.dataset_mode}"
+    dataset = find_dataset(options.dataset_mode)(
+        root,
+        options.phase,
+        max_dataset_size=options.max_dataset_size,
+        skip_bad_samples=options.skip_bad_samples,
+    )
+    for notice in dataset.notices:
+        print(f"Data: {notice}", flush=True)
+    written = write_records(dataset, options.dataset_mode, Path(options.out), options.shards)
+    for message in written.bad:
+        print(f"left out: {message}", file=sys.stderr)
+    megabytes = sum(path.stat().st_size for path in written.paths) / 1e6
+    print(
+        f"{options.out}: {written.pairs} pairs in {len(written.paths)} files, {megabytes:.1f} MB; "
+        f"{len(written.bad)} left out"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

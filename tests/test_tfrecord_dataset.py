@@ -1,0 +1,281 @@
+"""The data set of PG2's records (--dataset_mode=tfrecord), and records damaged in every way."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import run_here
+from tensorflow_files import RECORDS, golden_arrays, golden_records
+
+from data import dataset_names
+from data.tfrecord_dataset import TFRecordDataset
+from data.tfrecord_schema import SCHEMAS
+from data.tfrecords import (
+    RecordPlace,
+    RecordWriter,
+    find_records,
+    parse_example,
+    read_record,
+    serialise_example,
+)
+from options.test_options import parse_test_options
+from options.train_options import parse_train_options
+from util.errors import UserError
+from util.images import to_uint8
+
+GOLDEN = {"market": "market", "fashion": "df"}
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    """The folder of the golden records, a folder for each data set in it."""
+    return golden_records(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture
+def market_records(golden, tmp_path):
+    """A copy of the golden market file, to be spoilt."""
+    shutil.copytree(golden / "Market1501", tmp_path / "records")
+    return tmp_path / "records" / Path(RECORDS["market"]).name
+
+
+def message_of(function, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["market", "fashion"])
+def test_items_of_the_golden_records(golden, layout):
+    """Discs and mask are drawn from the key points, and are what the records hold."""
+    expected = golden_arrays(f"tfrecord/{GOLDEN[layout]}_expected_sampled.npz")
+    stride = int(expected["stride"])
+    folder = (golden / RECORDS[layout]).parent
+    size = SCHEMAS[layout].size
+    dataset = TFRecordDataset(
+        folder, "test", load_size=size, old_size=size, pose_encoding="disc", pose_mask=True
+    )
+    gaussians = TFRecordDataset(folder, "test", load_size=size, old_size=size)
+    assert len(dataset) == len(expected["label"])
+    for index in range(len(dataset)):
+        item = dataset[index]
+        for number in (0, 1):
+            maps = 2 * expected[f"pose_{number}"][index].astype(np.float32) - 1
+            assert np.array_equal(item[f"BP{number + 1}"].permute(1, 2, 0).numpy(), maps)
+            image = to_uint8(item[f"P{number + 1}"])[::stride, ::stride]
+            assert np.array_equal(image, expected[f"image_PIL_{number}"][index])
+            path = item[f"P{number + 1}_path"]
+            assert Path(path).name == expected[f"image_name_{number}"][index]
+        assert np.array_equal(item["mask2"][0].numpy(), expected["mask_r4_1"][index])
+        assert dataset.pair_paths(index) == (item["P1_path"], item["P2_path"])
+        assert gaussians[index]["BP1"].min() >= 0
+        assert torch.equal(gaussians[index]["P1"], item["P1"])
+
+
+def test_the_size_of_the_images_is_the_records(golden):
+    assert "tfrecord" in dataset_names()
+    for layout, size in (("market", (128, 64)), ("fashion", (256, 256))):
+        folder = (golden / RECORDS[layout]).parent
+        given = Namespace(dataroot=str(folder), phase="test")
+        defaults = TFRecordDataset.option_defaults(given, is_train=False)
+        assert defaults == {"load_size": size, "old_size": size}
+        arguments = [
+            "--model=pg2", "--dataset_mode=tfrecord", f"--dataroot={folder}", "--gpu_id=-1",
+        ]  # fmt: skip
+        options = parse_test_options(arguments)
+        assert (options.load_size, options.layout) == (size, layout)
+        assert len(TFRecordDataset.from_options(options)) > 0
+        options = parse_train_options([*arguments, "--phase=test"])
+        assert options.batchSize == {"market": 16, "fashion": 1}[layout]
+    assert TFRecordDataset.option_defaults(Namespace(dataroot="gone", phase="test"), False) == {}
+
+
+def test_records_are_resized_when_asked_to(golden):
+    folder = (golden / RECORDS["market"]).parent
+    item = TFRecordDataset(folder, "test", load_size=(64, 32))[0]
+    whole = TFRecordDataset(folder, "test")[0]
+    assert item["P1"].shape == (3, 64, 32)
+    assert torch.equal(torch.nan_to_num(item["pose1"]), torch.nan_to_num(whole["pose1"] / 2))
+
+
+def test_key_points_of_another_frame_are_refused(golden):
+    folder = (golden / RECORDS["market"]).parent
+    message = message_of(lambda: TFRecordDataset(folder, "test", old_size=(256, 176)))
+    assert "--old_size" in message and "128,64" in message
+    message = message_of(lambda: TFRecordDataset(folder, "test", keypoint_count=16))
+    assert "--structure_nc 16" in message
+
+
+def test_the_first_so_many_pairs(golden):
+    folder = (golden / RECORDS["market"]).parent
+    assert len(TFRecordDataset(folder, "test", max_dataset_size=3)) == 3
+
+
+def test_files_that_are_missing(golden, tmp_path):
+    message = message_of(lambda: TFRecordDataset(golden / "Market1501", "train"))
+    assert "phase 'train'" in message and "Market1501_test_00000-of-00001.tfrecord" in message
+    assert "--dataroot" in message_of(lambda: TFRecordDataset(tmp_path / "gone", "test"))
+    path = golden / RECORDS["market"]
+    for name in ("A_test_00000-of-00003.tfrecord", "A_test_00002-of-00003.tfrecord"):
+        shutil.copyfile(path, tmp_path / name)
+    message = message_of(lambda: TFRecordDataset(tmp_path, "test"))
+    assert "A_test_00001-of-00003.tfrecord" in message and "2 of 3" in message
+    shutil.copyfile(path, tmp_path / "A_test_00001-of-00003.tfrecord")
+    assert len(TFRecordDataset(tmp_path, "test")) == 12
+    shutil.copyfile(path, tmp_path / "B_test_00000-of-00001.tfrecord")
+    assert "several data sets" in message_of(lambda: TFRecordDataset(tmp_path, "test"))
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "A_test_00000-of-00001.tfrecord").write_bytes(b"")
+    assert "holds no records" in message_of(lambda: TFRecordDataset(tmp_path, "test"))
+
+
+def test_images_of_two_sizes(golden, market_records):
+    path = market_records.parent / "Market1501_test_00001-of-00002.tfrecord"
+    shutil.copyfile(golden / RECORDS["fashion"], path)
+    market_records.rename(path.with_name("Market1501_test_00000-of-00002.tfrecord"))
+    dataset = TFRecordDataset(path.parent, "test")
+    dataset[3]
+    message = message_of(lambda: dataset[4])
+    assert f"{path}, record 1 at byte 0" in message and "256×256" in message
+
+
+def spoil(path: Path, position: int):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x08
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("position", [*range(12)])
+def test_damage_to_a_length_or_its_checksum(market_records, position):
+    second = find_records(market_records)[1]
+    spoil(market_records, second.offset + position)
+    message = message_of(lambda: TFRecordDataset(market_records.parent, "test"))
+    assert f"{market_records}, record 2 at byte {second.offset}" in message
+    assert "checksum of its length" in message
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last", "checksum"])
+def test_damage_to_a_payload_or_its_checksum(market_records, where):
+    second = find_records(market_records)[1]
+    start, size = second.offset + 12, second.size
+    position = {"first": 0, "middle": size // 2, "last": size - 1, "checksum": size + 2}[where]
+    dataset = TFRecordDataset(market_records.parent, "test")
+    spoil(market_records, start + position)
+    dataset[0], dataset[2]
+    message = message_of(lambda: dataset[1])
+    assert f"{market_records}, record 2 at byte {second.offset}" in message
+    assert "checksum" in message and "copy the file again" in message
+
+
+@pytest.mark.parametrize("kept", [5, 12, 500, -1, -20])
+def test_a_file_that_is_cut_off(market_records, kept):
+    last = find_records(market_records)[-1]
+    content = market_records.read_bytes()
+    end = last.offset + kept if kept > 0 else len(content) + kept
+    market_records.write_bytes(content[:end])
+    message = message_of(lambda: TFRecordDataset(market_records.parent, "test"))
+    assert f"{market_records}, record 4 at byte {last.offset}" in message
+    assert f"the file ends within it, at byte {end}" in message
+
+
+def test_a_file_that_holds_no_records(market_records):
+    market_records.write_bytes(b"no records at all, but long enough")
+    message = message_of(lambda: TFRecordDataset(market_records.parent, "test"))
+    assert "record 1 at byte 0" in message and "no TFRecord file" in message
+
+
+def rewrite(path: Path, change) -> RecordPlace:
+    """Write the file anew with its second record changed; give that record's place."""
+    payloads = [read_record(place) for place in find_records(path)]
+    payloads[1] = change(payloads[1])
+    with RecordWriter(path) as writer:
+        for payload in payloads:
+            writer.write(payload)
+    return find_records(path)[1]
+
+
+GONE = object()
+
+
+def with_features(**changes):
+    def change(payload):
+        features = parse_example(payload) | changes
+        return serialise_example(
+            {key: value for key, value in features.items() if value is not GONE}
+        )
+
+    return change
+
+
+BAD_CONTENT = {
+    "garbage": (lambda payload: b"\xffgarbage", "is no tf.train.Example"),
+    "cut off": (lambda payload: payload[:-30], "is no tf.train.Example"),
+    "empty": (lambda payload: b"", "has no pose_peaks_0_rcv"),
+    "no image": (with_features(image_raw_1=GONE), "has no image_raw_1"),
+    "no points": (with_features(pose_peaks_0_rcv=GONE), "has no pose_peaks_0_rcv"),
+    "few points": (
+        with_features(pose_peaks_1_rcv=np.zeros(51, np.float32)),
+        "pose_peaks_1_rcv has 51 values, 54 are needed",
+    ),
+    "integer points": (
+        with_features(pose_peaks_1_rcv=np.zeros(54, np.int64)),
+        "pose_peaks_1_rcv holds no floats",
+    ),
+    "two images": (with_features(image_raw_0=[b"a", b"b"]), "image_raw_0 is not one string"),
+    "broken image": (with_features(image_raw_0=[b"no image"]), "image_raw_0 cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CONTENT)
+def test_records_of_bad_content(market_records, kind, capsys):
+    change, reason = BAD_CONTENT[kind]
+    place = rewrite(market_records, change)
+    folder = market_records.parent
+    dataset = TFRecordDataset(folder, "test")
+    dataset[0], dataset[2]
+    message = message_of(lambda: dataset[1])
+    assert f"{market_records}, record 2 at byte {place.offset}" in message
+    assert reason in message and "--skip_bad_samples" in message
+
+    dataset = TFRecordDataset(folder, "test", skip_bad_samples=True)
+    assert dataset[1] is None
+    assert dataset[0, 1]["P1_path"] == dataset[2]["P1_path"]
+    assert dataset.skipped_reads == 2
+    assert reason in capsys.readouterr().err
+    assert len({dataset.pair_paths(index) for index in range(4)}) == 4
+
+
+def test_a_first_record_of_bad_content(market_records):
+    payloads = [read_record(place) for place in find_records(market_records)]
+    with RecordWriter(market_records) as writer:
+        for payload in (b"\xffgarbage", *payloads):
+            writer.write(payload)
+    folder = market_records.parent
+    message = message_of(lambda: TFRecordDataset(folder, "test"))
+    assert "record 1 at byte 0" in message and "is no tf.train.Example" in message
+    assert TFRecordDataset(folder, "test", skip_bad_samples=True)[1] is not None
+
+
+def test_programs_on_records(golden, tmp_path):
+    shared = [
+        "--name=run", "--model=pg2", "--dataset_mode=tfrecord", "--gpu_id=-1", "--nThreads=0",
+        f"--dataroot={golden / 'Market1501'}", f"--checkpoints_dir={tmp_path}",
+        "--conv_hidden_num=2", "--z_num=4",
+    ]  # fmt: skip
+    process = run_here(
+        "train.py", *shared, "--phase=test", "--niter=2", "--stage1_steps=1", "--batchSize=2",
+        "--ndf=2", "--display_id=0", "--eval_iters_freq=2", "--print_freq=1",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "training pg2 on 4 pairs" in process.stdout
+    process = run_here("test.py", *shared, f"--results_dir={tmp_path / 'out'}")
+    assert process.returncode == 0, process.stderr
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(found) == 4
+    assert found[0] == "0002_c1s1_000451_03_2_0002_c2s1_000301_01_vis.jpg"
