@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from util.errors import UserError
 
@@ -82,7 +83,7 @@ def _is_record(value: object) -> bool:
     )
 
 
-def decimate(points: np.ndarray, limit: int) -> np.ndarray:
+def decimate(points: npt.ArrayLike, limit: int) -> np.ndarray:
     """Thin a curve out so that it looks the same: spikes stay.
 
     The range of x is cut into equal intervals; of each, the points with the lowest and the highest
@@ -93,8 +94,9 @@ def decimate(points: np.ndarray, limit: int) -> np.ndarray:
         limit: the most points to keep, at least 4.
 
     Returns:
-        [M, 2], M <= limit, rows of `points` in order; `points` itself when N <= limit.
+        [M, 2], M <= limit, rows of `points` in order; all of them when N <= limit.
     """
+    points = np.asarray(points, float)
     if len(points) <= limit:
         return points
     x, y = points.T
@@ -146,13 +148,12 @@ class History:
                 curve = curves.setdefault(name, [])
                 curve.append((iteration, value))
                 if len(curve) > _KEPT_POINTS:
-                    curve[:] = map(tuple, decimate(np.array(curve), _KEPT_POINTS // 2).tolist())
+                    curve[:] = map(tuple, decimate(curve, _KEPT_POINTS // 2).tolist())
 
     def titles(self) -> list[tuple[str, str]]:
         """(model, title) of every plot, in the order in which they came up."""
         return list(self._curves)
 
-    def curves(self, model: str, title: str, limit: int) -> dict[str, np.ndarray]:
-        """The curves of one plot by name: [N, 2] of (iteration, value), N <= limit each."""
-        curves = self._curves[model, title]
-        return {name: decimate(np.array(curve), limit) for name, curve in curves.items() if curve}
+    def curves(self, model: str, title: str) -> dict[str, list[tuple[int, float]]]:
+        """The curves of one plot by name, each a new list of (iteration, value); none is empty."""
+        return {name: list(curve) for name, curve in self._curves[model, title].items() if curve}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from util.files import written_whole
-from util.history import History
+from util.history import History, decimate
 
 CURVE_POINTS = 500
 _TEMPLATE = Path(__file__).with_suffix(".html")
@@ -65,8 +65,8 @@ def _stages(images: Path, history: History) -> list[dict]:
                 {
                     "title": title,
                     "curves": [
-                        {"name": name, "points": _rounded(curve)}
-                        for name, curve in history.curves(model, title, CURVE_POINTS).items()
+                        {"name": name, "points": _rounded(decimate(curve, CURVE_POINTS))}
+                        for name, curve in history.curves(model, title).items()
                     ],
                 }
                 for owner, title in history.titles()

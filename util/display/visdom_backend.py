@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from util.display.base import Display
 from util.display.layout import in_one_picture, picture_grid
-from util.history import History, Plots
+from util.history import History, Plots, decimate
 
 CONNECT_SECONDS, READ_SECONDS = 1.0, 5.0
 CLOSE_SECONDS = 2.0
@@ -168,6 +168,7 @@ class VisdomDisplay(Display):
         # From here on only the thread's.
         self._client: Client | None = None
         self._is_up: bool | None = None
+        self._was_up = False
         self._state_of_about: str | None = None  # visdom's, after our last round
         self._last_check = 0.0
         self._refused: set[tuple] = set()
@@ -278,8 +279,9 @@ class VisdomDisplay(Display):
             return
         address = self._target.address
         if is_up:
-            again = "again, everything is sent anew" if self._is_up is False else ""
-            line = f"live display: {address} {again}".rstrip()
+            again = " is back and has everything again" if self._was_up else ""
+            line = f"live display: {address}{again}"
+            self._was_up = True
         elif self._is_up is None:
             line = (
                 f"live display: no visdom server at {self._target.server}:{self._target.port} "
@@ -314,9 +316,10 @@ class VisdomDisplay(Display):
 
     def _send_plot(self, model: str, title: str) -> None:
         with self._lock:
-            curves = self._history.curves(model, title, CURVE_POINTS)
-        if not curves:
+            history = self._history.curves(model, title)
+        if not history:
             return
+        curves = {name: decimate(curve, CURVE_POINTS) for name, curve in history.items()}
         self._client.scatter(
             X=np.concatenate(list(curves.values())),
             Y=np.repeat(np.arange(len(curves)) + 1, [len(curve) for curve in curves.values()]),
