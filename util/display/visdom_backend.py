@@ -315,20 +315,33 @@ class VisdomDisplay(Display):
         self._state_of_about = self._client.window_state(self._window("about"))
 
     def _send_plot(self, model: str, title: str) -> None:
+        name = self._title(title, model)
         with self._lock:
             history = self._history.curves(model, title)
         if not history:
             return
         curves = {name: decimate(curve, CURVE_POINTS) for name, curve in history.items()}
+        values = np.concatenate([curve[:, 1] for curve in curves.values()])
+        # Plotly shows a constant learning rate of 0.0001 as 0 between -1 and 1.
+        is_flat = values.min() == values.max() != 0
+        flat_axis = {"range": sorted([0.0, 2 * values[0]])} if is_flat else {}
         self._client.scatter(
             X=np.concatenate(list(curves.values())),
             Y=np.repeat(np.arange(len(curves)) + 1, [len(curve) for curve in curves.values()]),
             win=self._window(title, model),
             opts={
-                "title": self._title(title, model),
+                "title": name,
                 "legend": list(curves),
+                "showlegend": len(curves) > 1,
                 "mode": "lines" if max(map(len, curves.values())) > 1 else "markers",
-                "xlabel": "iteration",
+                "layoutopts": {
+                    "plotly": {
+                        # On the left: on the right are the buttons.
+                        "title": {"text": name, "x": 0.02, "font": {"size": 14}},
+                        "xaxis": {"title": "iteration"},
+                        "yaxis": {"exponentformat": "power", **flat_axis},
+                    }
+                },
                 "width": PLOT_SIZE[0],
                 "height": PLOT_SIZE[1],
                 "marginleft": 50, "marginright": 20, "margintop": 40, "marginbottom": 40,
@@ -351,7 +364,6 @@ class VisdomDisplay(Display):
             win=self._window(kind),
             opts={
                 "title": self._title(kind),
-                "caption": f"iteration {pictures.iteration}",
                 "jpgquality": JPEG_QUALITY,
                 "width": round(zoom * grid.shape[1]),
                 "height": round(zoom * grid.shape[0]),
