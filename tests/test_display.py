@@ -292,6 +292,30 @@ def test_trouble_at_the_start_is_one_line(fake, displays):
     assert "no visdom server" in line
 
 
+def test_a_content_that_failed_is_sent_again(fake, displays):
+    display = displays(fake.port)
+    hand_over(display, 1)
+    wait_until(lambda: titles(fake) == ALL_TITLES and display.lines)
+    fake.mode = "error in /events"
+    hand_over(display, 2)
+    wait_until(lambda: len(display.lines) == 2)
+    fake.mode = "alive"  # the same server, with all its windows
+    for title in PLOTS:
+        wait_until(lambda title=title: window(fake, f"pose: {title}")["data"][0]["x"] == [1, 2])
+
+
+def test_redirects_to_elsewhere_are_not_followed(fake, displays):
+    elsewhere = FakeServer()
+    fake.mode = f"http://127.0.0.1:{elsewhere.port}"
+    display = displays(fake.port)
+    hand_over(display, 1)
+    wait_until(lambda: display.lines)
+    display.close()
+    elsewhere.stop()
+    assert elsewhere.requests == []
+    assert "no visdom server" in display.lines[0]
+
+
 def test_restart_between_two_requests_is_noticed(fake, displays):
     display = displays(fake.port)
     hand_over(display, 1)

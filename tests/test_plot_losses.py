@@ -16,7 +16,7 @@ from util.run_log import RunLog
 @pytest.fixture
 def runs(tmp_path):
     """Two runs: one with both stages, one with the first."""
-    for name, models in (("long$", ["poseflownet", "pose"]), ("short", ["poseflownet"])):
+    for name, models in (("lo$n$g", ["poseflownet", "pose"]), ("short", ["poseflownet"])):
         for model in models:
             folder = tmp_path / "result" / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -29,10 +29,10 @@ def runs(tmp_path):
 
 
 def test_curves_of_runs_and_stages(runs):
-    losses, notes = read_losses([runs / "long$", runs / "short"])
+    losses, notes = read_losses([runs / "lo$n$g", runs / "short"])
     assert {name: list(curves) for name, curves in losses.items()} == {
-        "regularization": ["long$ (poseflownet)", "long$ (pose)", "short"],
-        "app_gen": ["long$ (pose)"],
+        "regularization": ["lo$n$g (poseflownet)", "lo$n$g (pose)", "short"],
+        "app_gen": ["lo$n$g (pose)"],
     }
     expected = [(iteration, 1.0 / iteration) for iteration in range(100, 1100, 100)]
     assert losses["regularization"]["short"].tolist() == [list(point) for point in expected]
@@ -58,7 +58,7 @@ def test_bad_lines_are_left_out_and_counted(runs):
 def test_png_as_a_user_runs_it(runs, tmp_path):
     picture = tmp_path / "pictures" / "losses.png"
     process = run_python(
-        "-m", "script.plot_losses", str(runs / "long$"), str(runs / "short"),
+        "-m", "script.plot_losses", str(runs / "lo$n$g"), str(runs / "short"),
         f"--out={picture}", "--smooth=3",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -73,11 +73,11 @@ def test_svg_has_a_panel_per_loss_and_a_legend_by_run(runs, tmp_path, monkeypatc
 
     monkeypatch.setitem(rcParams, "svg.fonttype", "none")
     picture = tmp_path / "losses.svg"
-    arguments = [str(runs / "long$"), str(runs / "short"), f"--out={picture}"]
+    arguments = [str(runs / "lo$n$g"), str(runs / "short"), f"--out={picture}"]
     assert main(arguments) == 0
     text = picture.read_text()
     words = re.findall(r"<text[^>]*>([^<]*)</text>", text)
-    for word in ("regularization", "app_gen", "long$ (pose)", "long$ (poseflownet)", "short"):
+    for word in ("regularization", "app_gen", "lo$n$g (pose)", "lo$n$g (poseflownet)", "short"):
         assert words.count(word) == 1, words
     assert len(re.findall(r'<g id="axes_\d+">', text)) == 2
     assert main([*arguments, "--losses=app_gen"]) == 0

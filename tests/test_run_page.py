@@ -22,7 +22,7 @@ def make_run(folder, models=("poseflownet", "pose")):
     for model in models:
         log = RunLog(folder, model)
         for iteration in range(1, 21):
-            losses = {"total": 1.0 / iteration, f"own_{model}": 2.0}
+            losses = {"total": 1.0 / iteration, f"own_<u>{model}": 2.0}
             log.losses(1, iteration, 0.5, losses, 1e-4, 0.01)
             if iteration % 10 == 0:
                 log.snapshot(iteration, PICTURE)
@@ -58,7 +58,7 @@ def test_the_page_has_the_curves_and_snapshots_of_both_stages(tmp_path):
         curves = {curve["name"]: curve["points"] for curve in stage["plots"][0]["curves"]}
         assert stage["plots"][0]["title"] == "losses"
         assert curves["total"] == [[i, float(f"{1 / i:.5g}")] for i in range(1, 21)]
-        assert f"own_{stage['model']}" in curves
+        assert f"own_<u>{stage['model']}" in curves
         assert [plot["title"] for plot in stage["plots"][1:]] == [
             "iterations per second", "data wait (ms per iteration)", "learning rate",
         ]  # fmt: skip
@@ -157,6 +157,7 @@ def test_the_page_draws_in_a_browser_after_the_folder_was_moved(tmp_path):
     dom = finished.stdout
     assert "<h1>&lt;b&gt;run #2</h1>" in dom
     assert re.findall(r"<h2>(\w+)</h2>", dom) == ["pose", "poseflownet"]
+    assert "own_&lt;u&gt;pose" in dom and "<u>" not in dom.split("</script>")[-1]
     assert dom.count('<polyline class="curve"') == 2 * (2 + 3)
     assert dom.count('type="range"') == 2 and dom.count("iteration 20</output>") == 2
     sources = re.findall(r'<img[^>]* src="([^"]*)"', dom)

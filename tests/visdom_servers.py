@@ -28,7 +28,8 @@ class FakeServer:
 
     Attributes:
         windows: what it shows, by environment and window.
-        mode: "alive", "hung", "error" (HTTP 500) or "other" (a server that is not visdom's).
+        mode: "alive", "hung", "error" (HTTP 500), "error in /events" (there alone), "other" (a
+            server that is not visdom's) or the address that it redirects to.
         requests: paths asked for, in order.
     """
 
@@ -47,11 +48,15 @@ class FakeServer:
                 while outer.mode == "hung" and not outer.closed.is_set():
                     time.sleep(0.01)
                 answer, status = "<html>hello</html>", 200
-                if outer.mode == "error":
+                if outer.mode.startswith("http:"):
+                    status = 307
+                elif outer.mode in ("error", f"error in {self.path}"):
                     status = 500
-                elif outer.mode == "alive":
+                elif outer.mode != "other":
                     answer, status = outer.answer(unquote(self.path), json.loads(body))
                 self.send_response(status)
+                if status == 307:
+                    self.send_header("Location", f"{outer.mode}{self.path}")
                 self.send_header("Content-Length", str(len(answer.encode())))
                 self.end_headers()
                 self.wfile.write(answer.encode())
