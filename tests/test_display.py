@@ -612,6 +612,26 @@ def test_start_dashboard_starts_none_on_another_machine(tmp_path):
         create_display(options, tmp_path)
 
 
+def test_start_dashboard_starts_one(tmp_path, monkeypatch, capsys):
+    commands = []
+
+    class Process:
+        pid = 4321
+
+        def __init__(self, command, **_):
+            commands.append(command)
+
+    monkeypatch.setattr("util.display.subprocess.Popen", Process)
+    port = free_port()
+    create_display(
+        train_options("--display_id=1", "--start_dashboard", f"--display_port={port}"), tmp_path
+    ).close()
+    assert [command[1:] for command in commands] == [["-m", "script.dashboard", f"--port={port}"]]
+    output = capsys.readouterr().out
+    assert "process 4321" in output and str(tmp_path / "dashboard.log") in output
+    assert "another terminal" not in output
+
+
 def test_start_dashboard_starts_none_beside_another(fake, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a second server")

@@ -44,8 +44,9 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
 
     server, port = options.display_server, options.display_port
     command = DASHBOARD if port == DEFAULT_PORT else f"{DASHBOARD} --port={port}"
-    if options.start_dashboard:
-        _start_dashboard(server, port)
+    hint = f"to watch it, run in another terminal: {command}"
+    if options.start_dashboard and _start_dashboard(server, port, folder / "dashboard.log"):
+        hint = f"it is starting, its messages are in {folder / 'dashboard.log'}"
     target = VisdomTarget(
         server=server,
         port=port,
@@ -56,12 +57,13 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
         picture_size=options.display_winsize,
         columns=options.display_single_pane_ncols,
         clear=not (options.continue_train or options.display_env),
-        start_command=command,
+        hint=hint,
     )
     return VisdomDisplay(target, History.read(folder))
 
 
-def _start_dashboard(server: str, port: int) -> None:
+def _start_dashboard(server: str, port: int, log: Path) -> bool:
+    """Start a server if none answers; gives whether it was started."""
     host = urlsplit(server).hostname
     if host not in _LOOPBACK:
         raise UserError(
@@ -69,16 +71,18 @@ def _start_dashboard(server: str, port: int) -> None:
         )
     try:
         socket.create_connection((host, port), timeout=1).close()
-        return  # one is there
+        return False
     except OSError:
         pass
-    # A session of its own: Ctrl-C ends the training, and the page stays.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "script.dashboard", f"--port={port}"],
-        cwd=Path(__file__).parents[2],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    print(f"started the dashboard: process {process.pid}; it stays until you end it")
+    with open(log, "a", encoding="utf-8") as output:
+        # A session of its own: Ctrl-C ends the training, and the page stays.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "script.dashboard", f"--port={port}"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    print(f"--start_dashboard: started process {process.pid}, which stays until you end it")
+    return True

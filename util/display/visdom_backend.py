@@ -54,7 +54,7 @@ class VisdomTarget:
         picture_size: longer side of the pictures of one kind on the page in pixels.
         columns: all pictures in one pane of so many columns; 0: one pane per kind.
         clear: close what the environment shows from an earlier run.
-        start_command: what starts a server, for the message when none answers.
+        hint: how to get a server, for the message when none answers.
     """
 
     server: str
@@ -66,7 +66,7 @@ class VisdomTarget:
     picture_size: int = 256
     columns: int = 0
     clear: bool = False
-    start_command: str = "python -m script.dashboard"
+    hint: str = "to watch it, run in another terminal: python -m script.dashboard"
 
     @property
     def address(self) -> str:
@@ -285,8 +285,7 @@ class VisdomDisplay(Display):
         elif self._is_up is None:
             line = (
                 f"live display: no visdom server at {self._target.server}:{self._target.port} "
-                f"({reason}); training goes on. To watch it, run in another terminal: "
-                f"{self._target.start_command}"
+                f"({reason}); training goes on; {self._target.hint}"
             )
         else:
             line = f"live display: lost {address} ({reason}); training goes on"
