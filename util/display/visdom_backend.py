@@ -26,6 +26,7 @@ CONNECT_SECONDS, READ_SECONDS = 1.0, 5.0
 CLOSE_SECONDS = 2.0
 CURVE_POINTS = 1000
 JPEG_QUALITY = 85
+PANE_BAR = 24  # visdom counts the bar above a pane's content as part of its height
 _ALL_KINDS = "pictures"
 PLOT_SIZE = (480, 320)  # width, height of a plot's pane in pixels
 
@@ -365,7 +366,7 @@ class VisdomDisplay(Display):
                 "title": self._title(kind),
                 "jpgquality": JPEG_QUALITY,
                 "width": round(zoom * grid.shape[1]),
-                "height": round(zoom * grid.shape[0]),
+                "height": round(zoom * grid.shape[0]) + PANE_BAR,
             },
         )
 
