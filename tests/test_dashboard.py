@@ -8,11 +8,10 @@ import os
 import signal
 import socket
 import tarfile
-import time
 
 import pytest
 import requests
-from dashboard_process import DashboardProcess, copy_visdom, free_port
+from dashboard_process import DashboardProcess, copy_visdom, free_port, wait_for
 from helpers import assert_one_line_error, run_python
 
 from script import dashboard
@@ -193,13 +192,6 @@ def read_text(path):
     return path.read_text() if path.exists() else ""
 
 
-def wait_for(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_front_page_is_the_environment_that_changed_last(running):
     for name in ("b", "a", "b"):
         running.show_text(name, "pane", f"text of {name}")
@@ -240,6 +232,21 @@ def test_only_environments_that_changed_are_written(tmp_path):
     state["run"] = environment("y")  # as before it was deleted
     files.save()
     assert (tmp_path / "run.json").exists()
+
+
+def test_newest_is_known_after_a_restart(tmp_path):
+    files = EnvironmentFiles(tmp_path)
+    state = {}
+    files.watch(state)
+    assert files.newest() is None
+    for name in ("a", "c", "b"):
+        state[name] = environment()
+        assert files.newest() == name
+    files.save()
+    state["empty"] = {"jsons": {}, "reload": {}}
+    again = EnvironmentFiles(tmp_path)
+    again.watch({name: state[name] for name in ("c", "b", "empty", "a")})
+    assert again.newest() == "b"
 
 
 def test_names_stay_in_the_folder(tmp_path):
@@ -411,18 +418,23 @@ def test_downloads_that_hang_are_ended(npm, tmp_path, monkeypatch):
         ensure_assets(static, "auto")
 
 
-def test_visdoms_own_download_where_there_is_no_npm(npm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names", [["js/a.js", "css/b.css", "d"], ["js/a.js", "d"]])
+def test_visdoms_own_download_where_there_is_no_npm(npm, tmp_path, monkeypatch, names):
     _, _, static = npm
-    body = (
-        f"import pathlib; s = pathlib.Path({str(static)!r}); (s / 'js').mkdir(); "
-        "(s / 'css').mkdir(); [(s / n).write_text('x') for n in NAMES]"
-    )
     monkeypatch.setenv("PATH", str(tmp_path))
-    names = ["js/a.js", "css/b.css", "d"]
-    packages = copy_visdom(
-        tmp_path / "full", is_complete=False, download=body.replace("NAMES", repr(names))
+    # As visdom's, it says "built" whether or not everything arrived.
+    download = (
+        f"import pathlib; s = pathlib.Path({str(static)!r}); (s / 'js').mkdir(); "
+        f"(s / 'css').mkdir(); [(s / n).write_text('x') for n in [*{names}, 'version.built']]"
     )
+    packages = copy_visdom(tmp_path / "full", is_complete=False, download=download)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     said = []
-    ensure_assets(static, "auto", said.append)
-    assert not missing_assets(static) and len(said) == 1
+    if "css/b.css" in names:
+        ensure_assets(static, "auto", said.append)
+        assert not missing_assets(static) and (static / "version.built").exists()
+    else:
+        with pytest.raises(UserError, match=r"1 files did not arrive, such as css/b\.css"):
+            ensure_assets(static, "auto", said.append)
+        assert not (static / "version.built").exists()
+    assert len(said) == 1

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import time
@@ -36,7 +37,7 @@ SAVE_SECONDS = 20.0
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "worker-src 'self' blob:"
+    "worker-src 'self' blob:; form-action 'self'"
 )
 
 
@@ -200,6 +201,7 @@ class EnvironmentFiles:
                 # First under a name that visdom does not read: a crash leaves a whole file.
                 partial = self.folder / "saving.tmp"
                 partial.write_text(json.dumps(environment), encoding="utf-8")
+                os.utime(partial, (self._changed_at[name],) * 2)  # for `newest` after a restart
                 partial.replace(self._path(name))
             except (OSError, ValueError) as error:
                 if not self._has_failed:
@@ -222,7 +224,7 @@ class EnvironmentFiles:
 
     def _path(self, name: str) -> Path:
         # visdom itself replaces only the slash, and not everywhere.
-        return self.folder / f"{name.replace('/', '_').replace(os.sep, '_')}.json"
+        return self.folder / (re.sub(r"[/\\]", "_", name) + ".json")
 
 
 def _contents(environment: dict) -> list[tuple]:
