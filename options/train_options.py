@@ -4,7 +4,14 @@ import argparse
 
 from options.base_options import build_parser, finish_options
 from options.parser import Parser
-from util.argument_types import non_negative_int, positive_float, positive_int
+from util.argument_types import (
+    display_backends,
+    non_negative_int,
+    port,
+    positive_float,
+    positive_int,
+    server_address,
+)
 
 
 def add_train_options(parser: Parser) -> None:
@@ -88,18 +95,43 @@ def add_train_options(parser: Parser) -> None:
     )
     group.add_argument("--no_html", action="store_true", help="save no pictures under web/")
 
-    group = parser.add_argument_group("live display (taken, but without effect in this version)")
-    group.add_argument("--display_id", type=int, default=1, help="visdom window, 0: no visdom")
-    group.add_argument("--display_port", type=int, default=8096, help="port of the visdom server")
+    group = parser.add_argument_group("live display")
+    group.add_argument(
+        "--display_backend",
+        type=display_backends,
+        default="visdom",
+        help="visdom, tensorboard or visdom,tensorboard",
+    )
+    group.add_argument(
+        "--display_id",
+        type=int,
+        default=1,
+        help="visdom: panes of another number stay apart, 0: no visdom",
+    )
+    group.add_argument(
+        "--display_server",
+        type=server_address,
+        default="http://localhost",
+        help="address of the visdom server, without the port",
+    )
+    group.add_argument("--display_port", type=port, default=8096, help="port of the visdom server")
     group.add_argument("--display_env", help="visdom environment [the experiment's name]")
     group.add_argument(
-        "--display_winsize", type=positive_int, default=256, help="size of a picture in visdom"
+        "--display_winsize",
+        type=positive_int,
+        default=256,
+        help="visdom: longer side of a pane of pictures in pixels",
     )
     group.add_argument(
         "--display_single_pane_ncols",
         type=non_negative_int,
         default=0,
-        help="visdom: all pictures in one pane of so many columns",
+        help="visdom: all pictures in one pane of so many columns, 0: a pane per kind",
+    )
+    group.add_argument(
+        "--start_dashboard",
+        action="store_true",
+        help="start a visdom server on this machine if none answers; it stays after the training",
     )
 
 

@@ -23,7 +23,7 @@ def records(folder):
 
 def test_losses(tmp_path):
     log = RunLog(tmp_path, "pose")
-    line = log.losses(1, 3, 0.8731, {"app_gen": 1.7068, "regularization": -0.0004}, 1e-4)
+    line = log.losses(1, 3, 0.8731, {"app_gen": 1.7068, "regularization": -0.0004}, 1e-4, 0.25)
     assert line == "(epoch: 1, iters: 3, time: 0.873) app_gen: 1.707 regularization: -0.000 "
     header, written = lines(tmp_path / "loss_log.txt")
     assert re.fullmatch(r"=+ Training Loss \(.+\) =+", header)
@@ -36,6 +36,8 @@ def test_losses(tmp_path):
         "iteration": 3,
         "epoch": 1,
         "seconds": 0.8731,
+        "iterations_per_second": 1.1453,
+        "data_wait_seconds": 0.25,
         "learning_rate": 1e-4,
         "app_gen": 1.7068,
         "regularization": -0.0004,

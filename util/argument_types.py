@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from urllib.parse import urlsplit
 
 
 def size(text: str) -> tuple[int, int]:
@@ -64,6 +65,49 @@ def positive_int(text: str) -> int:
 def non_negative_int(text: str) -> int:
     """Read a whole number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
     return _whole_number(text, 0)
+
+
+def port(text: str) -> int:
+    """Read a port, 1 to 65535. Raises argparse.ArgumentTypeError otherwise."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 1 to 65535")
+    return number
+
+
+def server_address(text: str) -> str:
+    """Read the address of a server without its port: http://localhost, also without the http://.
+
+    Raises argparse.ArgumentTypeError unless it is that.
+    """
+    address = text.strip().rstrip("/")
+    address = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(address)
+        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port is None
+    except ValueError:
+        is_good = False
+    if not is_good or address != f"{parts.scheme}://{parts.netloc}":
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not an address without port (http://localhost)"
+        )
+    return address
+
+
+def display_backends(text: str) -> list[str]:
+    """Read the displays: visdom, tensorboard, or both with a comma between.
+
+    Raises argparse.ArgumentTypeError for another name.
+    """
+    names = [part.strip() for part in text.split(",")]
+    if not set(names) <= {"visdom", "tensorboard"}:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no display: give visdom, tensorboard or visdom,tensorboard"
+        )
+    return names
 
 
 def seed(text: str) -> int:

@@ -16,6 +16,7 @@ from data import create_dataset, create_loader
 from models import create_model
 from models.base_model import BaseModel, Batch, TrainingStart
 from options.base_options import options_text, run_folder
+from util.display import create_display
 from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
 from util.pictures import panels_of, sheet
@@ -128,8 +129,6 @@ class Trainer:
         self.last_iteration = options.niter + options.niter_decay
         for line in self.model.notes(options):
             print(line)
-        if options.display_id:
-            print("live display: no visdom panes in this version; --display_id=0 drops this note")
         start = TrainingStart([])
         if options.continue_train:
             start = self.model.load_for_training(run_folder(options), options.which_iter)
@@ -144,7 +143,8 @@ class Trainer:
         if start.earlier_model:
             keep_stage(self.folder, start.earlier_model)
         self.evaluation = make_evaluation(options, self.model)
-        self.log = RunLog(self.folder, options.model)
+        self.display = create_display(options, self.folder, self.first_iteration)
+        self.log = RunLog(self.folder, options.model, self.display)
         self.loader = create_loader(
             self.dataset,
             options.batchSize,
@@ -163,10 +163,12 @@ class Trainer:
             The exit code: 0, or 130 after Ctrl-C.
         """
         iteration = saved = self.first_iteration - 1
-        print(
+        about = (
             f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
             f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
         )
+        print(about)
+        self.display.text(about)
         bar = tqdm(
             total=self.last_iteration,
             initial=iteration,
@@ -176,6 +178,7 @@ class Trainer:
         )
         self._print_time, self._print_iteration, self._bar_time = time.monotonic(), iteration, 0.0
         self._stage = None
+        self._data_wait = 0.0
         interrupted = False
 
         def interrupt(*_: object) -> None:
@@ -190,7 +193,10 @@ class Trainer:
             batches = iter(self.loader)
             while iteration < self.last_iteration and not interrupted:
                 self._show_stage(iteration + 1, bar)
-                batch = self.model.to_device(next(batches))
+                started = time.monotonic()
+                batch = next(batches)
+                self._data_wait += time.monotonic() - started
+                batch = self.model.to_device(batch)
                 self._iterate(iteration + 1, batch, bar)
                 iteration += 1
                 finished = time.monotonic()
@@ -204,8 +210,11 @@ class Trainer:
         finally:  # also when an image cannot be read: what was trained is kept
             signal.signal(signal.SIGINT, previous)
             bar.close()
+            self.display.close()
             if saved != iteration and isinstance(sys.exception(), UserError | None):
                 self.model.save(self.folder, "latest", iteration)
+        if not self.options.no_html:
+            self.log.write_page()
         if self.dataset.skipped_reads:
             print(f"--skip_bad_samples replaced {self.dataset.skipped_reads} pairs, named above")
         if interrupted:
@@ -238,9 +247,15 @@ class Trainer:
 
     def _show(self, iteration: int, batch: Batch) -> None:
         options = self.options
-        if not options.no_html and self._is_due(iteration, options.display_freq):
+        is_shown = self.display.shows_pictures or not options.no_html
+        if is_shown and self._is_due(iteration, options.display_freq):
             small = {key: value[:SNAPSHOT_ROWS] for key, value in batch.items()}
-            self.log.snapshot(iteration, sheet(panels_of(small, self.model.predict(small))))
+            panels = panels_of(small, self.model.predict(small))
+            if not options.no_html:
+                self.log.snapshot(iteration, sheet(panels))
+            pairs = zip(small["P1_path"], small["P2_path"], strict=True)
+            names = [f"{Path(source).name} to {Path(target).name}" for source, target in pairs]
+            self.display.pictures(iteration, panels, names)
         if self.evaluation and self._is_due(iteration, options.eval_iters_freq):
             try:
                 line = f"test pairs {self.log.scores(iteration, self.evaluation())}"
@@ -253,12 +268,14 @@ class Trainer:
 
     def _print_losses(self, iteration: int, losses: dict[str, torch.Tensor], bar: tqdm) -> None:
         now = time.monotonic()
-        seconds = (now - self._print_time) / (iteration - self._print_iteration)
+        count = iteration - self._print_iteration
+        seconds, data_wait = (now - self._print_time) / count, self._data_wait / count
         self._print_time, self._print_iteration = now, iteration
+        self._data_wait = 0.0
         values = {name: value.item() for name, value in losses.items()}
         rate = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
         epoch = self.loader.batch_sampler.epoch_of(iteration - 1) + 1
-        line = self.log.losses(epoch, iteration, seconds, values, rate, self._stage)
+        line = self.log.losses(epoch, iteration, seconds, values, rate, self._stage, data_wait)
         if bar.disable:  # no terminal: plain lines in place of the bar
             print(line, flush=True)
 

@@ -1,0 +1,88 @@
+"""Live displays of a training, chosen by --display_backend: visdom, tensorboard."""
+
+import argparse
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from util.display.base import Display, Displays
+from util.errors import UserError
+from util.history import History
+
+__all__ = ["Display", "create_display"]
+
+DASHBOARD = "python -m script.dashboard"
+DEFAULT_PORT = 8096
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def create_display(options: argparse.Namespace, folder: Path, first_iteration: int = 1) -> Display:
+    """The displays that the options ask for, as one.
+
+    Args:
+        options: parsed options of train.py.
+        folder: the run's folder; what its metrics.jsonl holds is shown in visdom from the start.
+        first_iteration: the next one of this model.
+
+    Raises:
+        UserError: metrics.jsonl cannot be read, or --start_dashboard for another machine.
+    """
+    displays: list[Display] = []
+    if "visdom" in options.display_backend and options.display_id > 0:
+        displays.append(_create_visdom(options, folder))
+    if "tensorboard" in options.display_backend:
+        from util.display.tensorboard_backend import TensorBoardDisplay  # seconds to import
+
+        displays.append(TensorBoardDisplay(folder, options.model, first_iteration))
+    return Displays(displays)
+
+
+def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
+    from util.display.visdom_backend import VisdomDisplay, VisdomTarget
+
+    server, port = options.display_server, options.display_port
+    command = DASHBOARD if port == DEFAULT_PORT else f"{DASHBOARD} --port={port}"
+    hint = f"to watch it, run in another terminal: {command}"
+    if options.start_dashboard and _start_dashboard(server, port, folder / "dashboard.log"):
+        hint = f"it is starting, its messages are in {folder / 'dashboard.log'}"
+    target = VisdomTarget(
+        server=server,
+        port=port,
+        env=(options.display_env or options.name).replace("/", "_"),  # as the server does
+        name=options.name,
+        model=options.model,
+        display_id=options.display_id,
+        picture_size=options.display_winsize,
+        columns=options.display_single_pane_ncols,
+        clear=not (options.continue_train or options.display_env),
+        hint=hint,
+    )
+    return VisdomDisplay(target, History.read(folder))
+
+
+def _start_dashboard(server: str, port: int, log: Path) -> bool:
+    """Start a server if none answers; gives whether it was started."""
+    host = urlsplit(server).hostname
+    if host not in _LOOPBACK:
+        raise UserError(
+            f"--start_dashboard: starts a server on this machine, but --display_server is {server}"
+        )
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+        return False
+    except OSError:
+        pass
+    with open(log, "a", encoding="utf-8") as output:
+        # A session of its own: Ctrl-C ends the training, and the page stays.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "script.dashboard", f"--port={port}"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    print(f"--start_dashboard: started process {process.pid}, which stays until you end it")
+    return True

@@ -1,0 +1,159 @@
+"""The curves of a run: read from metrics.jsonl, grouped for plots, thinned out."""
+
+import bisect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from util.errors import UserError
+
+# Fields of a record that are no curve of their own (docs/record.md).
+_NOT_PLOTTED = frozenset(
+    {"kind", "model", "iteration", "unix_time", "epoch", "seconds", "stage", "pairs"}
+)
+_LEARNING_RATE = "learning_rate"
+_KEPT_POINTS = 4000
+
+Plots = dict[str, dict[str, float]]
+
+
+def plots_of(record: Mapping) -> Plots:
+    """Group a record of metrics.jsonl for plotting.
+
+    Args:
+        record: one line's object, of kind "train" or "eval".
+
+    Returns:
+        Values by name, by the title of the plot they belong to: `losses`, `learning rate`,
+        `iterations per second`, `data wait (ms per iteration)`, `test pairs: <score>`.
+    """
+    plots: Plots = {"losses": {}}  # first on every page
+    for name, value in record.items():
+        if name in _NOT_PLOTTED or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if record.get("kind") == "eval":
+            plots[f"test pairs: {name}"] = {name: value}
+        elif name.startswith(_LEARNING_RATE):  # one for all optimisers, or learning_rate_<name>
+            label = name.removeprefix(_LEARNING_RATE).strip("_") or "learning rate"
+            plots.setdefault("learning rate", {})[label] = value
+        elif name == "iterations_per_second":
+            plots["iterations per second"] = {"iterations per second": value}
+        elif name == "data_wait_seconds":
+            plots["data wait (ms per iteration)"] = {"data wait": 1000 * value}
+        else:
+            plots["losses"][name] = value
+    return {title: values for title, values in plots.items() if values}
+
+
+def read_metrics(path: Path) -> tuple[list[dict], int]:
+    """Read metrics.jsonl.
+
+    Returns:
+        The records in the order of the file, and the number of lines that are none (a run that was
+        killed while writing leaves half a line), which are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.strip()]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if _is_record(record):
+            records.append(record)
+    return records, len(lines) - len(records)
+
+
+def _is_record(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("model"), str)
+        and isinstance(value.get("kind"), str)
+        and type(value.get("iteration")) is int
+    )
+
+
+def decimate(points: npt.ArrayLike, limit: int) -> np.ndarray:
+    """Thin a curve out so that it looks the same: spikes stay.
+
+    The range of x is cut into equal intervals; of each, the points with the lowest and the highest
+    value stay, and so do the first and the last point of the curve.
+
+    Args:
+        points: [N, 2], x (strictly increasing) and y.
+        limit: the most points to keep, at least 4.
+
+    Returns:
+        [M, 2], M <= limit, rows of `points` in order; all of them when N <= limit.
+    """
+    points = np.asarray(points, float)
+    if len(points) <= limit:
+        return points
+    x, y = points.T
+    intervals = (limit - 2) // 2
+    interval = ((x - x[0]) / (x[-1] - x[0]) * intervals).astype(int).clip(max=intervals - 1)
+    starts = np.flatnonzero(np.diff(interval, prepend=-1))
+    by_value = np.lexsort((y, interval))
+    highest = np.append(starts[1:], len(points)) - 1
+    kept = np.unique(np.concatenate([[0], by_value[starts], by_value[highest], [len(points) - 1]]))
+    return points[kept]
+
+
+class History:
+    """The curves of all stages of a run.
+
+    Memory is bounded: a curve of more than 4000 points is thinned out to half of that. An iteration
+    that is trained again, after going back to an older checkpoint, replaces what was there from it.
+    """
+
+    def __init__(self) -> None:
+        self._curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "History":
+        """The history of a run's folder; empty where there is no metrics.jsonl yet.
+
+        Raises:
+            UserError: the file is there, but cannot be read.
+        """
+        history = cls()
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            for record in read_metrics(path)[0]:
+                history.add(record)
+        return history
+
+    def add(self, record: Mapping) -> None:
+        """Add a record of metrics.jsonl."""
+        self.add_plots(record["model"], record["iteration"], plots_of(record))
+
+    def add_plots(self, model: str, iteration: int, plots: Plots) -> None:
+        """Add what `plots_of` made of a record of this model."""
+        for title, values in plots.items():
+            curves = self._curves.setdefault((model, title), {})
+            for curve in curves.values():
+                if curve and curve[-1][0] >= iteration:
+                    del curve[bisect.bisect_left(curve, (iteration,)) :]
+            for name, value in values.items():
+                curve = curves.setdefault(name, [])
+                curve.append((iteration, value))
+                if len(curve) > _KEPT_POINTS:
+                    curve[:] = map(tuple, decimate(curve, _KEPT_POINTS // 2).tolist())
+
+    def titles(self) -> list[tuple[str, str]]:
+        """(model, title) of every plot, in the order in which they came up."""
+        return list(self._curves)
+
+    def curves(self, model: str, title: str) -> dict[str, list[tuple[int, float]]]:
+        """The curves of one plot by name, each a new list of (iteration, value); none is empty."""
+        return {name: list(curve) for name, curve in self._curves[model, title].items() if curve}
