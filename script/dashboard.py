@@ -5,6 +5,7 @@
 It ends with Ctrl-C and shows at the next start what it showed before. See docs/dashboard.md.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    with contextlib.suppress(OSError):  # the terminal is gone: no reason to end
+        print(text, flush=True)
 
 
 if __name__ == "__main__":
