@@ -103,6 +103,7 @@ def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
     unused: dict[str, list[str]] = {}
     for name in checkpoint.variables:
         if name not in weights[chosen]:
+            checkpoint.read(name)  # a damaged file is not to be trusted, wherever the damage is
             unused.setdefault(_unused_kind(name) or "others", []).append(name)
     steps = [name for name in STEP_NAMES if name in checkpoint.variables]
     iteration = int(checkpoint.read(steps[0])) if steps else None

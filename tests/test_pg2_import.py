@@ -14,6 +14,7 @@ from models.networks.pg2_names import tensorflow_weights
 from models.pg2_import import convert_checkpoint, import_checkpoint
 from script.import_pg2_checkpoint import main
 from util.errors import UserError
+from util.tensorflow_checkpoint import TensorFlowCheckpoint
 
 FILES = ["latest_net_D.pth", "latest_net_G1.pth", "latest_net_G2.pth"]
 FIRST = "Pose_AE/G/Conv/weights"
@@ -21,7 +22,15 @@ FIRST = "Pose_AE/G/Conv/weights"
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    return golden_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    """The golden variables; the optimiser's, whose bytes the copy lacks, are zeros."""
+    genuine = TensorFlowCheckpoint(golden_checkpoint(tmp_path_factory.mktemp("genuine")))
+    variables = {}
+    for name, variable in genuine.variables.items():
+        try:
+            variables[name] = genuine.read(name)
+        except UserError:
+            variables[name] = np.zeros(variable.shape, np.float32)
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model.ckpt-5999", variables)
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +243,14 @@ def test_an_experiment_is_not_overwritten_unasked(golden, tmp_path, record):
     assert not (tmp_path / "latest_state.pth").exists()
 
 
-def test_a_damaged_checkpoint_writes_nothing(tmp_path):
-    prefix = write_checkpoint(tmp_path / "model.ckpt", tensorflow_variables())
+@pytest.mark.parametrize("name", [FIRST, f"{FIRST}/Adam"])
+def test_a_damaged_checkpoint_writes_nothing(tmp_path, name):
+    variables = tensorflow_variables()
+    variables[name] = np.full_like(variables[name], 1234567)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.index(np.float32(1234567).tobytes())] ^= 1
     data.write_bytes(content)
     with pytest.raises(UserError, match="checksum"):
         import_checkpoint(prefix, tmp_path / "result")
