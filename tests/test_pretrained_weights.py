@@ -154,9 +154,12 @@ def test_local_file_and_what_it_is(published, no_network, tmp_path):
 
 
 def test_local_file_that_is_not_there(published, tmp_path):
-    for given in (str(tmp_path / "absent.pth"), str(tmp_path), ""):
+    for given, what in (
+        (str(tmp_path / "absent.pth"), "no such file"), (str(tmp_path), "is a folder"),
+        ("", "no such file"),
+    ):  # fmt: skip
         message = message_of(UserError, lambda given=given: published.file.load(given, EXPECTED))
-        for part in (f"--net_weights={given}: no such file", published.file.name, published.digits):
+        for part in (f"--net_weights={given}: {what}", published.file.name, published.digits):
             assert part in message
     assert not published.cache.exists()
 

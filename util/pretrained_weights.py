@@ -134,7 +134,7 @@ class PretrainedFile:
     def _find(self, given: str | None) -> Path:
         if given is not None:
             if not Path(given).is_file():
-                problem = "is a folder" if Path(given).is_dir() else "no such file"
+                problem = "is a folder" if given and Path(given).is_dir() else "no such file"
                 raise UserError(
                     f"{self.option}={given}: {problem}; expected {self.name} (SHA-256 begins "
                     f"{self.sha256_prefix}), from {self.url}"

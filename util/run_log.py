@@ -41,8 +41,8 @@ class RunLog:
         seconds: float,
         losses: Mapping[str, float],
         learning_rate: float,
-        stage: int | None = None,
         data_wait: float | None = None,
+        stage: int | None = None,
     ) -> str:
         """Record the losses of an iteration.
 
@@ -52,8 +52,8 @@ class RunLog:
             seconds: time per iteration since the last record.
             losses: weighted losses by name.
             learning_rate: that of the first optimiser.
-            stage: of a model that trains in stages.
             data_wait: part of `seconds` in which the loop waited for the next batch.
+            stage: of a model that trains in stages.
 
         Returns:
             The line of loss_log.txt.

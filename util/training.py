@@ -275,7 +275,7 @@ class Trainer:
         values = {name: value.item() for name, value in losses.items()}
         rate = next(iter(self.model.optimizers.values())).param_groups[0]["lr"]
         epoch = self.loader.batch_sampler.epoch_of(iteration - 1) + 1
-        line = self.log.losses(epoch, iteration, seconds, values, rate, self._stage, data_wait)
+        line = self.log.losses(epoch, iteration, seconds, values, rate, data_wait, self._stage)
         if bar.disable:  # no terminal: plain lines in place of the bar
             print(line, flush=True)
 
