@@ -10,11 +10,17 @@ import torch
 
 from data.annotations import read_poses
 from data.body_mask import disc_body_mask, limb_body_mask
-from util.errors import UserError
-from util.metrics.figures import FIGURES, FigureKind
+from util.metrics.arguments import (
+    check_paths,
+    check_writable,
+    choose_device,
+    choose_figures,
+    report_name,
+)
+from util.metrics.figures import FigureKind
 from util.metrics.frechet import frechet_distance
 from util.metrics.gallery import write_gallery
-from util.metrics.gallery_pairs import MOST_PAIRS, GalleryPair
+from util.metrics.gallery_pairs import GalleryPair
 from util.metrics.image_sets import (
     FEATURES,
     ImageNetFeatures,
@@ -60,18 +66,18 @@ def run_metrics(options: argparse.Namespace) -> int:
         UserError: bad options, an empty folder, an unusable weight file.
     """
     output = Path(options.output)
-    name = _report_name(options)
+    name = report_name(options)
     folder = output / f"{name}_metrics"
-    kinds, skipped = _choose_figures(options)
-    _check_paths(options)
+    kinds, skipped = choose_figures(options)
+    check_paths(options)
     results = find_results(Path(options.distorated_path), Path(options.gt_path))
-    device = _choose_device(options.device)
+    device = choose_device(options.device)
     report = Report(name=name.name, protocol=options.protocol, results={})
     masks = None
     if any(kind.masked for kind in kinds.values()):
         masks = _body_masks(options, results, report)
     networks = _Networks.load(options, kinds, device, report)
-    _check_writable(folder)
+    check_writable(folder)
     kinds = {figure: kind for figure, kind in kinds.items() if figure not in report.left_out}
 
     real = _real_set(options, kinds, networks, output, device, report)
@@ -97,96 +103,6 @@ def run_metrics(options: argparse.Namespace) -> int:
         report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]
         _add_figures(report, kinds, networks, features, real, scores, options)
     return _finish(report, folder, output / f"{name}.csv", results, scores, skipped, options)
-
-
-def _report_name(options: argparse.Namespace) -> Path:
-    name = Path(options.name or Path(options.distorated_path).resolve().name)
-    if not name.name or name.is_absolute() or ".." in name.parts:
-        raise UserError(
-            f"--name={options.name}: give a name such as ./market; --output takes the folder"
-        )
-    return name
-
-
-def _check_paths(options: argparse.Namespace) -> None:
-    """Raise UserError for a path that is not there; say which options have no effect."""
-    for option in ("fid_real_path", "flow_path", "scratch_dir"):
-        path = getattr(options, option)
-        if path is not None and not Path(path).is_dir():
-            raise UserError(f"--{option}: there is no folder {path}")
-    if options.annotation is not None and not Path(options.annotation).is_file():
-        raise UserError(f"--annotation: there is no file {options.annotation}")
-    needs = {
-        "--annotation": (options.annotation, options.calculate_mask, "--calculate_mask"),
-        "--old_size": (options.old_size, options.calculate_mask, "--calculate_mask"),
-        "--gallery_by": (options.gallery_by, options.gallery, "--gallery"),
-        "--fid_real_path": (options.fid_real_path, options.protocol == "gfla", "--protocol=gfla"),
-        "--flow_path": (options.flow_path, options.protocol == "gfla", "--protocol=gfla"),
-    }
-    for option, (given, condition, what) in needs.items():
-        if given and not condition:
-            print(f"{option} has no effect without {what}")
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise UserError now rather than after hours of work."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output: {folder} cannot be written ({error.strerror})") from None
-
-
-def _choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind], dict[str, str]]:
-    """The figures to compute, and those that the options give nothing for, with the reason."""
-    known = FIGURES[options.protocol]
-    asked = [name.strip() for name in (options.figures or "").split(",") if name.strip()]
-    if options.figures is not None and not asked:
-        raise UserError(f"--figures is empty; it takes some of: {', '.join(known)}")
-    for name in asked:
-        if name not in known:
-            raise UserError(
-                f"--figures: '{name}' is none of --protocol={options.protocol}'s: "
-                f"{', '.join(known)}"
-            )
-    if options.gallery > MOST_PAIRS:
-        raise UserError(f"--gallery={options.gallery}: at most {MOST_PAIRS} pairs a section")
-    if options.calculate_mask and not options.annotation:
-        raise UserError("--calculate_mask needs --annotation=FILE, the key points of the images")
-    skipped = {}
-    for name, kind in known.items():
-        if kind.real and not options.fid_real_path:
-            skipped[name] = "needs --fid_real_path"
-        elif kind.masked and not options.calculate_mask:
-            skipped[name] = "needs --calculate_mask and --annotation"
-        elif name == "EPE" and not options.flow_path:
-            skipped[name] = "needs --flow_path, the true flow of synthetic data"
-    for name in asked:
-        if name in skipped:
-            raise UserError(f"--figures: {name} {skipped[name]}")
-    if asked:
-        chosen, skipped = {name: known[name] for name in known if name in asked}, {}
-    else:
-        chosen = {name: kind for name, kind in known.items() if name not in skipped}
-    ranking = [name for name, kind in chosen.items() if kind.per_image]
-    if options.gallery and not ranking:
-        raise UserError("--gallery needs a figure that every pair has, such as SSIM, in --figures")
-    if options.gallery and options.gallery_by and options.gallery_by not in ranking:
-        raise UserError(f"--gallery_by={options.gallery_by}: takes one of {', '.join(ranking)}")
-    return chosen, skipped
-
-
-def _choose_device(text: str) -> torch.device:
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device={text}: cannot be used here ({reason}); try cpu") from None
-    return device
 
 
 def _body_masks(

@@ -1,0 +1,107 @@
+"""Checks of `script.metrics`' options before any work begins."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from util.errors import UserError
+from util.metrics.figures import FIGURES, FigureKind
+from util.metrics.gallery_pairs import MOST_PAIRS
+
+
+def report_name(options: argparse.Namespace) -> Path:
+    """The report's name, from --name or the results folder. Raises UserError for a bad one."""
+    name = Path(options.name or Path(options.distorated_path).resolve().name)
+    if not name.name or name.is_absolute() or ".." in name.parts:
+        raise UserError(
+            f"--name={options.name}: give a name such as ./market; --output takes the folder"
+        )
+    return name
+
+
+def check_paths(options: argparse.Namespace) -> None:
+    """Raise UserError for a path that is not there; say which options have no effect."""
+    for option in ("fid_real_path", "flow_path", "scratch_dir"):
+        path = getattr(options, option)
+        if path is not None and not Path(path).is_dir():
+            raise UserError(f"--{option}: there is no folder {path}")
+    if options.annotation is not None and not Path(options.annotation).is_file():
+        raise UserError(f"--annotation: there is no file {options.annotation}")
+    needs = {
+        "--annotation": (options.annotation, options.calculate_mask, "--calculate_mask"),
+        "--old_size": (options.old_size, options.calculate_mask, "--calculate_mask"),
+        "--gallery_by": (options.gallery_by, options.gallery, "--gallery"),
+        "--fid_real_path": (options.fid_real_path, options.protocol == "gfla", "--protocol=gfla"),
+        "--flow_path": (options.flow_path, options.protocol == "gfla", "--protocol=gfla"),
+    }
+    for option, (given, condition, what) in needs.items():
+        if given and not condition:
+            print(f"{option} has no effect without {what}")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError when a report cannot be written: now rather than after hours of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output: {folder} cannot be written ({error.strerror})") from None
+
+
+def choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind], dict[str, str]]:
+    """The figures to compute, and those that the options give nothing for, with the reason.
+
+    Raises:
+        UserError: an unknown figure, or options that contradict each other.
+    """
+    known = FIGURES[options.protocol]
+    asked = [name.strip() for name in (options.figures or "").split(",") if name.strip()]
+    if options.figures is not None and not asked:
+        raise UserError(f"--figures is empty; it takes some of: {', '.join(known)}")
+    for name in asked:
+        if name not in known:
+            raise UserError(
+                f"--figures: '{name}' is none of --protocol={options.protocol}'s: "
+                f"{', '.join(known)}"
+            )
+    if options.gallery > MOST_PAIRS:
+        raise UserError(f"--gallery={options.gallery}: at most {MOST_PAIRS} pairs a section")
+    if options.calculate_mask and not options.annotation:
+        raise UserError("--calculate_mask needs --annotation=FILE, the key points of the images")
+    skipped = {}
+    for name, kind in known.items():
+        if kind.real and not options.fid_real_path:
+            skipped[name] = "needs --fid_real_path"
+        elif kind.masked and not options.calculate_mask:
+            skipped[name] = "needs --calculate_mask and --annotation"
+        elif name == "EPE" and not options.flow_path:
+            skipped[name] = "needs --flow_path, the true flow of synthetic data"
+    for name in asked:
+        if name in skipped:
+            raise UserError(f"--figures: {name} {skipped[name]}")
+    if asked:
+        chosen, skipped = {name: known[name] for name in known if name in asked}, {}
+    else:
+        chosen = {name: kind for name, kind in known.items() if name not in skipped}
+    ranking = [name for name, kind in chosen.items() if kind.per_image]
+    if options.gallery and not ranking:
+        raise UserError("--gallery needs a figure that every pair has, such as SSIM, in --figures")
+    if options.gallery and options.gallery_by and options.gallery_by not in ranking:
+        raise UserError(f"--gallery_by={options.gallery_by}: takes one of {', '.join(ranking)}")
+    return chosen, skipped
+
+
+def choose_device(text: str) -> torch.device:
+    """The device of --device. Raises UserError when it cannot be used."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device={text}: cannot be used here ({reason}); try cpu") from None
+    return device
