@@ -180,6 +180,7 @@ def _paired_parts(
         notes += _difference_notes(differences)
     heading = f"Paired differences to {baseline.name}"
     if not differences:
+        notes.append("No figure with values per pair is in both of two runs.")
         return [style.heading(heading), style.notes(notes), ""]
     header = [
         "run", "figure", "difference", f"{bootstrap.confidence:g} % interval", "verdict",
