@@ -211,3 +211,4 @@ def test_weights_of_another_known_network_are_recognised(
         message = message_of(UserError, lambda make=make, path=path: make(str(path), cpu))
         assert message.startswith(f"--{option}_weights={path}: {tensor}")
         assert network in message.partition("this looks like")[2]
+        assert message.count("this looks like") == 1
