@@ -372,6 +372,16 @@ def test_annotation_rows_of_the_very_name_count(tmp_path: Path) -> None:
     assert "2 image names" in notice
 
 
+def test_a_picture_too_small_for_a_figure_lacks_only_that(sets: Path, alexnet_file: Path) -> None:
+    save(sets / "truth" / "tiny.png", picture(60, (24, 20)))
+    save(sets / "results" / "p0_2_tiny_vis.png", picture(61, (24, 20)))
+    report = run(sets, "--figures=LPIPS,SSIM,L1", f"--lpips_weights={alexnet_file}", code=1)
+    counts = {name: figure["images"] for name, figure in report["figures"].items()}
+    assert counts == {"LPIPS": 12, "SSIM": 12, "L1": 13}
+    problems = [text for text in report["problems"] if "p0_2_tiny_vis.png" in text]
+    assert ["51x51" in problems[0], "LPIPS" in problems[1], len(problems)] == [True, True, 2]
+
+
 def test_a_gallery_of_earlier_figures_does_not_stay(sets: Path) -> None:
     folder = sets / "out" / "mine_metrics"
     run(sets, "--figures=SSIM", "--gallery=1")
