@@ -5,13 +5,13 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.draw import disk, polygon
 
 # Limbs as pairs of OpenPose-18 key points (0 nose, 1 neck, 2-4 right arm, 5-7 left arm,
-# 8-10 right leg, 11-13 left leg, 14 right eye, 15 left eye, 16 right ear, 17 left ear): the
-# skeleton, then lines from the neck to the ears, round the trunk and from ear to ear.
-BODY_LIMBS = (
+# 8-10 right leg, 11-13 left leg, 14 right eye, 15 left eye, 16 right ear, 17 left ear).
+LIMBS = (
     (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
     (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-    (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
 )  # fmt: skip
+# And lines that fill the body: from the neck to the ears, round the trunk, from ear to ear.
+BODY_LIMBS = (*LIMBS, (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17))
 CLOSING = 5  # side of the square, pixels
 
 

@@ -8,16 +8,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from data.body_mask import LIMBS
 from models.base_model import Batch, Prediction
 from util.flow import flow_to_color, resize_flow, warp
 from util.images import to_uint8
 
-# Limbs as pairs of OpenPose-18 key points (0 nose, 1 neck, 2-4 right arm, 5-7 left arm,
-# 8-10 right leg, 11-13 left leg, 14 right eye, 15 left eye, 16 right ear, 17 left ear).
-LIMBS = (
-    (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
-    (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
 LIMB_COLORS = tuple(
     tuple(int(255 * value) for value in colorsys.hsv_to_rgb(number / len(LIMBS), 0.9, 1.0))
     for number in range(len(LIMBS))

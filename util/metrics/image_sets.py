@@ -270,20 +270,19 @@ def _extract(
                     for collector in collectors.values():
                         collector.add(pictures)
                 bar.update(len(items))
+        if sizes.total() < 2:
+            raise UserError(
+                f"--fid_real_path: {folder} has {sizes.total()} readable images; "
+                "FID needs 2 at the very least, and some thousands to mean anything"
+            )
     except BaseException:
         for slot in slots.values():
             slot.part_path.unlink(missing_ok=True)
         raise
-    entries = {}
-    for item in networks:
-        statistics = collectors[item.name].statistics
-        if statistics.count < 2:
-            raise UserError(
-                f"--fid_real_path: {folder} has {statistics.count} readable images; "
-                "FID needs 2 at the very least, and some thousands to mean anything"
-            )
-        entries[item.name] = slots[item.name].write(statistics, sorted(sizes), unreadable)
-    return entries
+    return {
+        name: slots[name].write(collector.statistics, sorted(sizes), unreadable)
+        for name, collector in collectors.items()
+    }
 
 
 def _fingerprint(folder: Path, names: Sequence[str]) -> str:
