@@ -36,6 +36,7 @@ CONDITIONS = (
     "on, no server",
     "on, server stopped (SIGSTOP) after a quarter",
     "on, server killed after a quarter, restarted at the half",
+    "off, but a server starts at the half",  # what the start of a program costs by itself
 )
 TRAINING = [
     "--model=poseflownet", "--dataset_mode=market", "--attn_layer=2", "--kernel_size=2=3",
@@ -159,7 +160,9 @@ def measure(condition: str, iterations: int, gpu_id: str, folder: Path, port: in
         events = {quarter: lambda: dashboard.send(signal.SIGSTOP)}
     elif "killed" in condition:
         events = {quarter: dashboard.kill, half: dashboard.start}
-    if "server alive" in condition or events:
+    elif "starts" in condition:
+        events = {half: dashboard.start}
+    if "on, server" in condition:
         dashboard.start()
         dashboard.wait()
     try:
@@ -167,7 +170,7 @@ def measure(condition: str, iterations: int, gpu_id: str, folder: Path, port: in
             [
                 *TRAINING, f"--dataroot={folder / 'data'}", f"--checkpoints_dir={folder}",
                 f"--niter={iterations}", f"--display_port={port}", f"--gpu_id={gpu_id}",
-                f"--display_id={int(condition != 'off')}",
+                f"--display_id={int(condition.startswith('on'))}",
             ],
             events,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """What a model is to the programs: networks by name, a training step, and a prediction."""
 
 import argparse
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,18 @@ from util.device import choose_device
 from util.errors import UserError
 
 Batch = Mapping[str, Tensor | list[str]]
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is NaN or infinite; the step that would have used it was not taken.
+
+    Attributes:
+        names: the losses, and `gradient of <optimiser>`.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
 
 
 @dataclass
@@ -119,7 +132,37 @@ class BaseModel(ABC):
 
         Returns:
             The losses by name, already multiplied by their weights, detached scalars.
+
+        Raises:
+            NonFiniteError: by way of `update`.
         """
+
+    def update(self, name: str, loss: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Backward pass and step of one optimiser, whose gradients are zero.
+
+        Args:
+            name: of the optimiser.
+            loss: scalar, the sum of `parts`.
+            parts: the losses by name, for the message.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is NaN or infinite; the optimiser has not stepped.
+        """
+        loss.backward()
+        gradients = [
+            parameter.grad
+            for group in self.optimizers[name].param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        values = {key: value.detach() for key, value in parts.items()}
+        # The largest magnitude: a sum of squares could overflow where the gradient is finite.
+        values[f"gradient of {name}"] = torch.nn.utils.get_total_norm(gradients, math.inf)
+        finite = torch.stack([value.to(torch.float32) for value in values.values()]).isfinite()
+        if not finite.all():
+            good = finite.tolist()
+            raise NonFiniteError([key for key, ok in zip(values, good, strict=True) if not ok])
+        self.optimizers[name].step()
 
     def stage(self, iteration: int) -> int | None:
         """Stage of the training (from 1) that an iteration (from 1) is in; None: there is one."""

@@ -178,8 +178,9 @@ class PG2Model(BaseModel):
         self.optimizers["G1"].zero_grad(set_to_none=True)  # here, to free memory for the forward
         coarse = self.networks["G1"](batch["P1"], batch["BP2"])
         l1, masked = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
-        self._step("G1", l1 + masked)
-        return {"l1_coarse": l1, "mask_coarse": masked}
+        losses = {"l1_coarse": l1, "mask_coarse": masked}
+        self.update("G1", l1 + masked, losses)
+        return losses
 
     def train_refinement(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
         """One step on G2 (section 3.2), through the discriminator, which stays as it is."""
@@ -193,7 +194,7 @@ class PG2Model(BaseModel):
             "mask_refined": self.options.lambda_rec * masked,
             "ad_refined": cross_entropy([logits[name] for name in self.layout.fooling], True),
         }
-        self._step("G2", sum(losses.values()))
+        self.update("G2", sum(losses.values()), losses)
         return losses
 
     def train_discriminator(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
@@ -206,8 +207,9 @@ class PG2Model(BaseModel):
         real = cross_entropy([logits["target"]], True)
         fake = cross_entropy([logits["source"], logits["refined"]], False)
         loss = (real + fake) / 2
-        self._step("D", loss)
-        return {"dis": loss}
+        losses = {"dis": loss}
+        self.update("D", loss, losses)
+        return losses
 
     def logits(self, batch: Batch, coarse: Tensor, refined: Tensor) -> dict[str, Tensor]:
         """The discriminator's logits [B] by picture; its batch norm sees all of them together."""
@@ -217,10 +219,6 @@ class PG2Model(BaseModel):
         judged = self.layout.judged
         logits = self.networks["D"](torch.cat([pictures[name] for name in judged]))
         return dict(zip(judged, logits.chunk(len(judged)), strict=True))
-
-    def _step(self, name: str, loss: Tensor) -> None:
-        loss.backward()
-        self.optimizers[name].step()
 
     @torch.no_grad()
     def coarse_picture(self, batch: Batch) -> Tensor:

@@ -97,8 +97,7 @@ class PoseModel(GFLAModel):
         dis_loss = self._step_discriminator(batch["P2"], image.detach())
         losses = self._generator_losses(batch, image, flows)
         self.optimizers["G"].zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        self.optimizers["G"].step()
+        self.update("G", sum(losses.values()), losses)
         losses["dis_img_gen"] = dis_loss
         return {name: value.detach() for name, value in losses.items()}
 
@@ -108,8 +107,7 @@ class PoseModel(GFLAModel):
         if self.options.gan_mode == "wgan-gp":
             loss = loss + gradient_penalty(self.discriminator, real, fake)
         self.optimizers["D"].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers["D"].step()
+        self.update("D", loss, {"dis_img_gen": loss})
         self.discriminator.requires_grad_(False)  # G's step passes through D but leaves it alone
         return loss
 

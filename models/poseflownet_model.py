@@ -60,8 +60,7 @@ class PoseFlowNetModel(GFLAModel):
             "regularization": options.lambda_regularization * regularity,
         }
         self.optimizers["G"].zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        self.optimizers["G"].step()
+        self.update("G", sum(losses.values()), losses)
         return {name: value.detach() for name, value in losses.items()}
 
     def compute_prediction(self, batch: Batch) -> Prediction:
