@@ -78,5 +78,6 @@ def _collate(items: list[dict[str, Any] | None]) -> dict[str, Any] | None:
 
 def _init_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group of processes: the main one finishes its iteration and saves.
+    # They reach the whole group of processes: the main one finishes its iteration and saves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from options.parser import Parser
-from util.checkpoints import LoadReport, load_network, load_training_state, save_atomically
+from util.checkpoints import LoadReport, load_network, load_training_state, save_checkpoint
 from util.device import choose_device
 from util.errors import UserError
 
@@ -57,12 +57,14 @@ class TrainingStart:
         iteration: the last finished iteration; 0 at the start of a stage.
         earlier_model: the stage that wrote the checkpoint, if it is another one.
         networks: the networks that were loaded; others start fresh.
+        run: what `BaseModel.save` was given as `run`, for a stage that goes on.
     """
 
     lines: list[str]
     iteration: int = 0
     earlier_model: str | None = None
     networks: list[str] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 class BaseModel(ABC):
@@ -218,27 +220,32 @@ class BaseModel(ABC):
             group.setdefault("initial_lr", group["lr"])
         self.optimizers[name] = optimizer
 
-    def save(self, folder: Path, label: str | int, iteration: int) -> None:
-        """Write `<label>_net_<key>.pth` for the networks to save, and `<label>_state.pth`.
+    def save(
+        self, folder: Path, label: str | int, iteration: int, run: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write `<label>_net_<key>.pth` for the networks to save and `<label>_state.pth`, together.
 
         Args:
             folder: the experiment's folder.
             label: "latest" or the iteration.
             iteration: the last finished iteration.
+            run: what the data order and all random numbers follow from, kept with the state.
         """
-        for key in self.networks_to_save():
-            weights = {
+        parts: dict[str, Any] = {
+            f"net_{key}": {
                 name: value.detach().cpu()
                 for name, value in self.networks[key].state_dict().items()
             }
-            save_atomically(weights, folder / f"{label}_net_{key}.pth")
-        state = {
+            for key in self.networks_to_save()
+        }
+        parts["state"] = {
             "model": self.options.model,
             "iteration": iteration,
             "networks": self.networks_to_save(),
             "optimizers": {name: value.state_dict() for name, value in self.optimizers.items()},
+            "run": dict(run or {}),
         }
-        save_atomically(state, folder / f"{label}_state.pth")
+        save_checkpoint(folder, label, parts)
 
     def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
         """Load the networks; everything they hold must be in the files.
@@ -311,4 +318,6 @@ class BaseModel(ABC):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["initial_lr"] = rate
         as_before = f"optimisers: as after iteration {state['iteration']}"
-        return TrainingStart([*lines, as_before], iteration=state["iteration"], networks=loaded)
+        return TrainingStart(
+            [*lines, as_before], state["iteration"], networks=loaded, run=state.get("run", {})
+        )

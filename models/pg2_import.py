@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.networks.pg2_layouts import LAYOUTS, build_networks
 from models.networks.pg2_names import Rearrange, tensorflow_weights
-from util.checkpoints import save_atomically
+from util.checkpoints import save_checkpoint
 from util.errors import UserError
 from util.files import written_whole
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
@@ -113,7 +113,7 @@ def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
 def import_checkpoint(
     prefix: str | Path, folder: Path, overwrite: bool = False
 ) -> ConvertedCheckpoint:
-    """Convert a checkpoint and write it as `latest_net_<network>.pth`, each whole or not at all.
+    """Convert a checkpoint and write it as `latest_net_<network>.pth`, all of them or none.
 
     Beside them `import.txt` keeps what was found. Optimiser states are not taken over.
 
@@ -132,10 +132,9 @@ def import_checkpoint(
             "checkpoint with --overwrite"
         )
     converted = convert_checkpoint(prefix)
+    networks = {f"net_{name}": weights for name, weights in converted.networks.items()}
     # A training state of other weights would be taken for that of these.
-    (folder / "latest_state.pth").unlink(missing_ok=True)
-    for name, weights in converted.networks.items():
-        save_atomically(weights, folder / f"latest_net_{name}.pth")
+    save_checkpoint(folder, "latest", networks, remove=("state",))
     with written_whole(folder / "import.txt") as temporary:
         text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
         temporary.write_text(text, encoding="utf-8")

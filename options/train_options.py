@@ -95,6 +95,25 @@ def add_train_options(parser: Parser) -> None:
     )
     group.add_argument("--no_html", action="store_true", help="save no pictures under web/")
 
+    group = parser.add_argument_group("when something goes wrong")
+    group.add_argument(
+        "--keep_checkpoints",
+        type=positive_int,
+        help="keep only the newest so many numbered checkpoints [all]",
+    )
+    group.add_argument(
+        "--save_failure",
+        choices=["continue", "stop"],
+        default="continue",
+        help="a checkpoint or record cannot be written (full disk): say so and train on, or stop",
+    )
+    group.add_argument(
+        "--skip_nonfinite",
+        type=non_negative_int,
+        default=0,
+        help="iterations in a row whose loss or gradient may be NaN or infinite; they are skipped",
+    )
+
     group = parser.add_argument_group("live display")
     group.add_argument(
         "--display_backend",

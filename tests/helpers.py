@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import torch
+
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
 
@@ -51,6 +53,13 @@ def run_here(program: str, *arguments: str):
         except SystemExit as end:
             code = end.code or 0
     return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def save_file(content, path: Path) -> Path:
+    """torch.save, the folder being made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
 
 
 def assert_one_line_error(process, *parts: str) -> None:

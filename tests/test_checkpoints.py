@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import test_pairs
 from golden_formula import formula_weight, golden
-from helpers import MARKET, assert_one_line_error, inference_options, run_here
+from helpers import MARKET, assert_one_line_error, inference_options, run_here, save_file
 from PIL import Image
 from torch import nn
 
@@ -19,7 +19,7 @@ from util.checkpoints import (
     load_network,
     load_training_state,
     read_state_dict,
-    save_atomically,
+    save_checkpoint,
 )
 from util.errors import UserError
 from util.inference import pair_name
@@ -42,21 +42,22 @@ def write(content, path, **options):
 
 def test_round_trip(tmp_path):
     source, target = small_network(), small_network()
-    save_atomically(source.state_dict(), tmp_path / "deep" / "net.pth")
-    report = load_network(target, tmp_path / "deep" / "net.pth")
+    save_checkpoint(tmp_path / "deep", 7, {"net_G": source.state_dict()})
+    report = load_network(target, tmp_path / "deep" / "7_net_G.pth")
     assert_same(target, source.state_dict())
     assert report.taken == list(source.state_dict())
     assert not report.missing and not report.left_over
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["net.pth"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["7_net_G.pth"]
 
 
 def test_failed_save_keeps_the_earlier_file(tmp_path):
-    path = tmp_path / "net.pth"
-    save_atomically({"a": torch.ones(2)}, path)
+    save_checkpoint(tmp_path, "latest", {"net_G": {"a": torch.ones(2)}, "state": {}})
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        save_atomically({"a": lambda: None}, path)
-    assert torch.equal(read_state_dict(path)["a"], torch.ones(2))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["net.pth"]
+        parts = {"net_G": {"a": torch.zeros(2)}, "state": {"a": lambda: None}}
+        save_checkpoint(tmp_path, "latest", parts)
+    assert torch.equal(read_state_dict(tmp_path / "latest_net_G.pth")["a"], torch.ones(2))
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == ["latest_net_G.pth", "latest_state.pth"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -195,7 +196,7 @@ def test_training_state(tmp_path):
     path = tmp_path / "latest_state.pth"
     assert load_training_state(path) is None
     state = {"model": "pose", "iteration": 3, "optimizers": {"G": {"state": {}}}}
-    save_atomically(state, path)
+    save_file(state, path)
     assert load_training_state(path) == state
     with pytest.raises(UserError, match="not a training state"):
         load_training_state(write({"model": "pose"}, path))
@@ -223,7 +224,7 @@ def run_test(tiny_market, root, *arguments, name="person"):
 
 def put_checkpoint(root, network, name="person"):
     state = network if isinstance(network, dict) else network.state_dict()
-    save_atomically(state, root / name / "latest_net_G.pth")
+    save_file(state, root / name / "latest_net_G.pth")
 
 
 def test_stage_1_checkpoint_is_no_pose_checkpoint(tiny_market, tmp_path):

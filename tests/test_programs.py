@@ -15,11 +15,18 @@ import pytest
 import torch
 from conftest import test_pairs
 from golden_formula import golden
-from helpers import MARKET, PROJECT, assert_one_line_error, run_here, run_python, train_options
+from helpers import (
+    MARKET,
+    PROJECT,
+    assert_one_line_error,
+    run_here,
+    run_python,
+    save_file,
+    train_options,
+)
 from PIL import Image
 
 from models import create_model
-from util.checkpoints import save_atomically
 from util.inference import pair_name
 from util.training import learning_rate_factor
 
@@ -351,7 +358,7 @@ def test_stage_1_gives_the_warped_source(runs, tiny_market, tmp_path, x, y):
             value.zero_()
             if name.endswith("bias"):
                 value.copy_(torch.tensor([x, y]))
-    save_atomically(state, tmp_path / "person" / "latest_net_G.pth")
+    save_file(state, tmp_path / "person" / "latest_net_G.pth")
     process = run_here(
         "test.py", *MARKET[:2], *places(tiny_market, tmp_path), "--name=person", "--batchSize=2",
         "--model=poseflownet", "--results_format=png", f"--results_dir={tmp_path / 'results'}",

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 from conftest import test_pairs as pairs_of_the_test_phase
-from helpers import MARKET, assert_one_line_error, run_here, train_options
+from helpers import MARKET, assert_one_line_error, run_here, save_file, train_options
 
 from models import create_model
-from util.checkpoints import save_atomically
 from util.errors import UserError
-from util.training import keep_stage, short_losses
+from util.run_folder import keep_stage
+from util.training import short_losses
 
 
 def files(folder):
@@ -56,7 +56,7 @@ def test_stage_2_says_which_stage_it_starts_from(tmp_path):
 
 def test_weights_without_a_training_state_start_at_the_first_iteration(tmp_path):
     model = create_model(train_options("--model=poseflownet"))
-    save_atomically(model.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
+    save_file(model.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
     start = model.load_for_training(tmp_path, "latest")
     assert (start.iteration, start.earlier_model) == (0, None)
     assert "start fresh" in start.lines[-1]
@@ -91,7 +91,7 @@ def test_two_pairs_of_one_result_name_are_refused(tiny_market, tmp_path):
         file.write(f"{source},{twin}\n")
     (tmp_path / "m").mkdir()
     model = create_model(train_options("--model=poseflownet"))
-    save_atomically(model.networks["G"].state_dict(), tmp_path / "m" / "latest_net_G.pth")
+    save_file(model.networks["G"].state_dict(), tmp_path / "m" / "latest_net_G.pth")
     process = run_here(
         "test.py", *MARKET[:2], "--model=poseflownet", f"--dataroot={data}", "--name=m",
         f"--checkpoints_dir={tmp_path}", f"--results_dir={results}",

@@ -1,15 +1,18 @@
 """Checkpoints: plain state dicts, written whole or not at all, read without running code."""
 
-import os
+import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.files import written_whole
+from util.file_groups import finish_writes, write_group
 
 
 @dataclass
@@ -43,15 +46,37 @@ def _part_names(names: list[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def save_atomically(content: object, path: Path) -> None:
-    """torch.save by way of a temporary file in the same folder: `path` is never half written."""
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+def save_checkpoint(
+    folder: Path, label: str | int, parts: Mapping[str, object], remove: tuple[str, ...] = ()
+) -> None:
+    """Write `<label>_<part>.pth` for all parts: together, or not at all.
+
+    Args:
+        folder: the experiment's folder, made when missing.
+        label: "latest" or the iteration.
+        parts: what torch.save writes, by name: `net_<key>`, `state`.
+        remove: parts of the same label that are not to stay.
+
+    Raises:
+        UserError: the operating system refuses (full disk); the files that were there stay.
+    """
+    write_group(
+        folder,
+        str(label),
+        {f"{label}_{part}.pth": partial(_serialise, content) for part, content in parts.items()},
+        [f"{label}_{part}.pth" for part in remove],
+    )
+
+
+def _serialise(content: object, file: BinaryIO) -> None:
+    # torch.save into the file itself hides what the operating system says when the disk is full.
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    file.write(memory.getbuffer())
 
 
 def _read(path: Path) -> object:
+    finish_writes(path.parent)
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
     try:
@@ -99,7 +124,7 @@ def load_network(network: nn.Module, path: Path, options: str = "--model") -> Lo
         options: those that shape the network, named in the message when the file does not fit.
 
     Raises:
-        UserError: unreadable file, no name in common, or a tensor of another shape.
+        UserError: unreadable file, no name in common, a tensor of another shape, NaN or infinity.
     """
     found = read_state_dict(path)
     wanted = network.state_dict()
@@ -122,6 +147,11 @@ def load_network(network: nn.Module, path: Path, options: str = "--model") -> Lo
                 f"expected {list(wanted[name].shape)}; "
                 f"give the {options} that it was trained with"
             )
+        if not found[name].isfinite().all():
+            raise UserError(
+                f"{path}: {name} holds NaN or infinite numbers; take an older checkpoint "
+                "(--which_iter)"
+            )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
     return report
 
@@ -130,12 +160,13 @@ def load_training_state(path: Path) -> dict | None:
     """Read `<label>_state.pth`, or None where there is none.
 
     Returns:
-        A dictionary with `model` (name), `iteration` (the last finished one) and `optimizers`
-        (state dicts by name).
+        A dictionary with `model` (name), `iteration` (the last finished one), `optimizers`
+        (state dicts by name) and what `BaseModel.save` adds.
 
     Raises:
         UserError: the file is not a training state.
     """
+    finish_writes(path.parent)
     if not path.exists():
         return None
     state = _read(path)

@@ -55,7 +55,8 @@ def evaluate(
     loader: Iterable[Batch],
     to_device: Callable[[Batch], Batch] = lambda batch: batch,
     description: str = "evaluating",
-) -> dict[str, float]:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Mean scores over a set of pairs.
 
     Args:
@@ -63,12 +64,16 @@ def evaluate(
         loader: batches of dataset items, each pair once.
         to_device: brings a batch to where `predict` wants it.
         description: text of the progress bar.
+        should_stop: asked before every batch.
 
     Returns:
-        Mean of every score over the pairs that have it, and `pairs`, their number.
+        Mean of every score over the pairs that have it, and `pairs`, their number; None when it
+        was asked to stop.
     """
     scores: list[dict[str, float]] = []
     for batch in tqdm(loader, desc=description, leave=False, disable=None):
+        if should_stop():
+            return None
         batch = to_device(batch)
         scores += score_batch(batch, predict(batch))
     means = {

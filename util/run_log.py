@@ -1,13 +1,15 @@
 """The record of a run on disk: logs, metrics.jsonl and web/ (see docs/record.md)."""
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from util.display import Display
 from util.errors import UserError
@@ -23,14 +25,23 @@ class RunLog:
         folder: the experiment's folder.
         model: name of the model: the stages of one experiment share the files.
         display: shows every record, too.
+        stops_at_failure: whether a file that cannot be written (a full disk) raises UserError;
+            else it is said once, and said again when it works again.
     """
 
-    def __init__(self, folder: Path, model: str, display: Display | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        display: Display | None = None,
+        stops_at_failure: bool = True,
+    ) -> None:
         self.folder = folder
         self.model = model
         self.display = display or Display()
+        self.stops_at_failure = stops_at_failure
+        self._failing: set[str] = set()
         self.history = History.read(folder)
-        self._end_broken_line("metrics.jsonl")
         started = time.strftime("%c")
         self._append("loss_log.txt", f"================ Training Loss ({started}) ================")
 
@@ -89,12 +100,14 @@ class RunLog:
         web/index.html is written anew with it.
         """
         name = f"{self.model}_iter_{iteration:08d}.jpg"
-        save_image(self.folder / "web" / "images" / name, picture, quality=90)
+        with self._attempt("web/images"):
+            save_image(self.folder / "web" / "images" / name, picture, quality=90)
         self.write_page()
 
     def write_page(self) -> None:
         """Write web/index.html with everything recorded so far."""
-        write_run_page(self.folder, self.history)
+        with self._attempt("web/index.html"):
+            write_run_page(self.folder, self.history)
 
     def _record(self, kind: str, iteration: int, **values: float) -> None:
         # NaN and infinity are no JSON: a score that nothing had, a loss that blew up are left out.
@@ -105,20 +118,35 @@ class RunLog:
         self.history.add(record)
         self.display.scalars(iteration, plots_of(record))
 
-    def _end_broken_line(self, file_name: str) -> None:
-        """A killed run can leave half a line: the next record must not become part of it."""
-        path = self.folder / file_name
-        if path.exists() and path.stat().st_size:
-            with open(path, "rb") as file:
-                file.seek(-1, os.SEEK_END)
-                is_whole = file.read() == b"\n"
-            if not is_whole:
-                self._append(file_name, "")
-
     def _append(self, file_name: str, line: str) -> None:
         path = self.folder / file_name
+        with self._attempt(file_name):
+            try:
+                with open(path, "ab") as file:
+                    if file.tell() and not _ends_with_newline(path):
+                        file.write(b"\n")  # a killed run or a full disk left half a line
+                    file.write(f"{line}\n".encode())
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """Write something; a failure raises or is said, as `stops_at_failure` has it."""
         try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+            yield
+        except UserError as error:
+            if self.stops_at_failure:
+                raise
+            if what not in self._failing:
+                tqdm.write(f"NOT RECORDED: {error}; training goes on")
+            self._failing.add(what)
+        else:
+            if what in self._failing:
+                tqdm.write(f"{what} is written again")
+            self._failing.discard(what)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

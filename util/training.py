@@ -1,26 +1,31 @@
 """The training loop."""
 
 import argparse
-import shutil
-import signal
-import sys
+import contextlib
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
 from tqdm import tqdm
 
 from data import create_dataset, create_loader
 from models import create_model
-from models.base_model import BaseModel, Batch, TrainingStart
-from options.base_options import options_text, run_folder
+from models.base_model import BaseModel, Batch, NonFiniteError, TrainingStart
+from options.base_options import run_folder
+from util.checkpoints import save_checkpoint
 from util.display import create_display
 from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
+from util.file_groups import remove_leftovers
 from util.pictures import panels_of, sheet
+from util.run_folder import drop_old_checkpoints, keep_stage, prepare_folder
+from util.run_lock import RunLock
 from util.run_log import RunLog
+from util.stopping import StopRequest
 
 SNAPSHOT_ROWS = 4
 
@@ -44,54 +49,24 @@ def short_losses(losses: Mapping[str, torch.Tensor]) -> str:
     return " ".join(f"{name} {value:.2f}" for name, value in values.items() if abs(value) >= 0.005)
 
 
-def prepare_folder(options: argparse.Namespace) -> Path:
-    """The experiment's folder, made if need be, with train_opt.txt written.
+def seed_everything(seed: int, iteration: int) -> None:
+    """Set every global random state to what (seed, iteration) gives, so that no file need keep it.
 
-    A fresh run never overwrites an earlier one: without --continue_train a folder that holds
-    checkpoints or a log is renamed to NAME.earlier-N first, and that is said. With it, the options
-    are added to those of the earlier stages.
-
-    Raises:
-        UserError: the folder cannot be made or written.
+    Those of Python, NumPy and torch, on all devices. The data order and the augmentation follow
+    from (seed, epoch, item) in the same way: a resumed run draws what the run in one go drew.
     """
-    folder = run_folder(options)
-    try:
-        records = [*folder.glob("*_net_*.pth"), *folder.glob("loss_log.txt")]
-        if records and not options.continue_train:
-            number = 1
-            while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
-                number += 1
-            folder.rename(earlier)
-            print(f"{folder} held an earlier run: moved to {earlier}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "train_opt.txt", "a", encoding="utf-8") as file:
-            file.write(options_text(options))
-    except OSError as error:
-        raise UserError(
-            f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
-        ) from error
-    return folder
-
-
-def keep_stage(folder: Path, model: str) -> None:
-    """Keep the checkpoints of the stage before, whose file names the next stage uses again.
-
-    `<label>_net_<key>.pth` gets the second name `<model>_<label>_net_<key>.pth`, the state file
-    likewise, so that `--which_iter=<model>_<label>` loads it.
-    """
-    for path in [*folder.glob("*_net_*.pth"), *folder.glob("*_state.pth")]:
-        label = path.name.split("_")[0]
-        if label == "latest":  # stays until the next stage has saved its own
-            shutil.copy2(path, folder / f"{model}_{path.name}")
-        elif label.isdecimal():
-            path.replace(folder / f"{model}_{path.name}")
-    print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
+    random.seed(seed << 32 | iteration)
+    np.random.seed([seed, iteration & 0xFFFFFFFF])
+    torch.manual_seed(seed << 32 | iteration)
 
 
 def make_evaluation(
     options: argparse.Namespace, model: BaseModel
-) -> Callable[[], dict[str, float]] | None:
-    """A function that scores the model on test pairs, or None where there are none to score on."""
+) -> Callable[[StopRequest], dict[str, float] | None] | None:
+    """A function that scores the model on test pairs, or None where there are none to score on.
+
+    The function gives None when it was asked to stop.
+    """
     if not options.eval_iters_freq:
         return None
     try:
@@ -101,7 +76,7 @@ def make_evaluation(
         return None
     pairs = Subset(dataset, spread_indices(len(dataset), options.eval_pairs))
 
-    def run() -> dict[str, float]:
+    def run(stop: StopRequest) -> dict[str, float] | None:
         loader = create_loader(
             pairs,
             options.batchSize,
@@ -109,7 +84,7 @@ def make_evaluation(
             workers=options.nThreads,
             pin_memory=model.device.type == "cuda",
         )
-        return evaluate(model.predict, loader, model.to_device)
+        return evaluate(model.predict, loader, model.to_device, should_stop=lambda: bool(stop))
 
     return run
 
@@ -119,20 +94,38 @@ class Trainer:
 
     Args:
         options: parsed options of train.py.
+
+    Raises:
+        UserError: what cannot be trained; nothing of an earlier run has been touched.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        torch.manual_seed(options.seed)
+        seed_everything(options.seed, 0)
         self.dataset = create_dataset(options)
         self.model = create_model(options)
         self.last_iteration = options.niter + options.niter_decay
         for line in self.model.notes(options):
             print(line)
+        self.run_settings = {
+            "--seed": options.seed,
+            "--batchSize": options.batchSize,
+            "--serial_batches": options.serial_batches,
+            "pairs": len(self.dataset),
+        }
+        self.lock = RunLock(run_folder(options))
+        try:
+            self._prepare()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _prepare(self) -> None:
+        options = self.options
         start = TrainingStart([])
         if options.continue_train:
             start = self.model.load_for_training(run_folder(options), options.which_iter)
-            print("\n".join(start.lines))
+            print("\n".join([*start.lines, *self._changes(start)]))
         self.first_iteration = start.iteration + 1 if start.iteration else options.iter_count
         if self.first_iteration > self.last_iteration:
             raise UserError(
@@ -140,11 +133,13 @@ class Trainer:
                 f"--niter_decay end the training after {self.last_iteration}; raise --niter"
             )
         self.folder = prepare_folder(options)
+        remove_leftovers(self.folder)
         if start.earlier_model:
             keep_stage(self.folder, start.earlier_model)
         self.evaluation = make_evaluation(options, self.model)
         self.display = create_display(options, self.folder, self.first_iteration)
-        self.log = RunLog(self.folder, options.model, self.display)
+        stops_at_failure = options.save_failure == "stop"
+        self.log = RunLog(self.folder, options.model, self.display, stops_at_failure)
         self.loader = create_loader(
             self.dataset,
             options.batchSize,
@@ -155,14 +150,27 @@ class Trainer:
             start_iteration=self.first_iteration - 1,
             pin_memory=self.model.device.type == "cuda",
         )
+        self.saved = self.first_iteration - 1  # the iteration of the newest checkpoint
+        self.nonfinite = self.nonfinite_in_a_row = 0
+
+    def _changes(self, start: TrainingStart) -> list[str]:
+        """Lines on settings that make the rest of the run another one than it would have been."""
+        return [
+            f"{name}: {value}, the checkpoint comes from {start.run[name]}: from here on the data "
+            "order or the random numbers are not those of one run without a break"
+            for name, value in self.run_settings.items()
+            if start.run.get(name, value) != value
+        ]
 
     def run(self) -> int:
-        """Train to the end, or until Ctrl-C, which saves first.
+        """Train to the end, or until Ctrl-C or SIGTERM, which save first.
 
         Returns:
-            The exit code: 0, or 130 after Ctrl-C.
+            The exit code: 0, 130 after Ctrl-C, 143 after SIGTERM.
+
+        Raises:
+            UserError: what stops the training; what was trained until then is saved, if possible.
         """
-        iteration = saved = self.first_iteration - 1
         about = (
             f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
             f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
@@ -171,59 +179,89 @@ class Trainer:
         self.display.text(about)
         bar = tqdm(
             total=self.last_iteration,
-            initial=iteration,
+            initial=self.first_iteration - 1,
             desc=self.options.model,
             unit="it",
             disable=None,
         )
-        self._print_time, self._print_iteration, self._bar_time = time.monotonic(), iteration, 0.0
-        self._stage = None
-        self._data_wait = 0.0
-        interrupted = False
+        self.iteration = self.first_iteration - 1  # the last finished one
+        with (
+            self.lock,
+            StopRequest() as stop,
+            contextlib.closing(self.display),
+            bar,
+        ):
+            try:
+                self._train(stop, bar)
+            except UserError:  # as when an image cannot be read: what was trained is kept
+                try:
+                    self._save_latest()
+                except UserError as error:
+                    tqdm.write(f"NOT SAVED at iteration {self.iteration}: {error}")
+                raise
+            except SystemExit:
+                tqdm.write(f"stopped at once: the checkpoint of iteration {self.saved} stays")
+                raise
+            self._save_latest()
+            if not self.options.no_html:
+                self.log.write_page()
+        self._say_end(stop)
+        return stop.exit_code
 
-        def interrupt(*_: object) -> None:
-            nonlocal interrupted
-            if interrupted:
-                raise KeyboardInterrupt
-            interrupted = True
-            tqdm.write("stopping after this iteration and saving; Ctrl-C again stops at once")
+    def _train(self, stop: StopRequest, bar: tqdm) -> None:
+        options = self.options
+        self._print_time, self._print_iteration = time.monotonic(), self.iteration
+        self._bar_time, self._data_wait, self._stage = 0.0, 0.0, None
+        batches = iter(self.loader)
+        while self.iteration < self.last_iteration and not stop:
+            self._show_stage(self.iteration + 1, bar)
+            started = time.monotonic()
+            batch = next(batches)
+            self._data_wait += time.monotonic() - started
+            batch = self.model.to_device(batch)
+            self._iterate(self.iteration + 1, batch, bar)
+            self.iteration += 1
+            finished = time.monotonic()
+            if self.iteration % options.save_iters_freq == 0 and self._save(self.iteration):
+                drop_old_checkpoints(self.folder, options.keep_checkpoints)
+            if self.iteration % options.save_latest_freq == 0:
+                self._save("latest")
+            if not stop:
+                self._show(batch, stop)
+            self._print_time += time.monotonic() - finished  # the log times iterations alone
 
-        previous = signal.signal(signal.SIGINT, interrupt)
+    def _save(self, label: str | int) -> bool:
+        """Save a checkpoint; False where that failed and --save_failure=continue."""
         try:
-            batches = iter(self.loader)
-            while iteration < self.last_iteration and not interrupted:
-                self._show_stage(iteration + 1, bar)
-                started = time.monotonic()
-                batch = next(batches)
-                self._data_wait += time.monotonic() - started
-                batch = self.model.to_device(batch)
-                self._iterate(iteration + 1, batch, bar)
-                iteration += 1
-                finished = time.monotonic()
-                if iteration % self.options.save_iters_freq == 0:
-                    self.model.save(self.folder, iteration, iteration)
-                if iteration % self.options.save_latest_freq == 0:
-                    self.model.save(self.folder, "latest", iteration)
-                    saved = iteration
-                self._show(iteration, batch)
-                self._print_time += time.monotonic() - finished  # the log times iterations alone
-        finally:  # also when an image cannot be read: what was trained is kept
-            signal.signal(signal.SIGINT, previous)
-            bar.close()
-            self.display.close()
-            if saved != iteration and isinstance(sys.exception(), UserError | None):
-                self.model.save(self.folder, "latest", iteration)
-        if not self.options.no_html:
-            self.log.write_page()
+            self.model.save(self.folder, label, self.iteration, self.run_settings)
+        except UserError as error:
+            if self.options.save_failure == "stop":
+                raise
+            tqdm.write(
+                f"NOT SAVED at iteration {self.iteration}: {error}; the checkpoint of iteration "
+                f"{self.saved} stays, training goes on (--save_failure=stop would end it)"
+            )
+            return False
+        if label == "latest":
+            self.saved = self.iteration
+        return True
+
+    def _save_latest(self) -> None:
+        """Save what is not saved yet. Raises UserError where that fails."""
+        if self.saved != self.iteration:
+            self.model.save(self.folder, "latest", self.iteration, self.run_settings)
+            self.saved = self.iteration
+
+    def _say_end(self, stop: StopRequest) -> None:
         if self.dataset.skipped_reads:
             print(f"--skip_bad_samples replaced {self.dataset.skipped_reads} pairs, named above")
-        if interrupted:
-            print(
-                f"stopped after iteration {iteration}, saved; --continue_train goes on from there"
-            )
-            return 130
-        print(f"done: {iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
-        return 0
+        if self.nonfinite:
+            print(f"--skip_nonfinite skipped {self.nonfinite} iterations, named above")
+        if stop:
+            same = "the same command" if self.options.continue_train else "--continue_train"
+            print(f"stopped after iteration {self.iteration}, saved; {same} goes on from there")
+        else:
+            print(f"done: {self.iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
 
     def _show_stage(self, iteration: int, bar: tqdm) -> None:
         stage = self.model.stage(iteration)
@@ -235,9 +273,14 @@ class Trainer:
     def _iterate(self, iteration: int, batch: Batch, bar: tqdm) -> None:
         options = self.options
         self.model.set_learning_rates(learning_rate_factor(options, iteration), iteration)
-        # What a step draws depends on (seed, iteration) alone: a resumed run is the same run.
-        torch.manual_seed(options.seed << 32 | iteration)
-        losses = self.model.training_step(batch, iteration)
+        seed_everything(options.seed, iteration)
+        try:
+            losses = self.model.training_step(batch, iteration)
+        except NonFiniteError as error:
+            self._skip_nonfinite(iteration, batch, error)
+            bar.update()
+            return
+        self.nonfinite_in_a_row = 0
         bar.update()
         if time.monotonic() - self._bar_time > 0.5:  # reading a loss waits for the GPU
             self._bar_time = time.monotonic()
@@ -245,23 +288,38 @@ class Trainer:
         if self._is_due(iteration, options.print_freq):
             self._print_losses(iteration, losses, bar)
 
-    def _show(self, iteration: int, batch: Batch) -> None:
-        options = self.options
+    def _skip_nonfinite(self, iteration: int, batch: Batch, error: NonFiniteError) -> None:
+        """Count an iteration without a step; raise UserError when it was one too many."""
+        what = f"iteration {iteration}: {error}: NaN or infinite"
+        self.nonfinite_in_a_row += 1
+        if self.nonfinite_in_a_row <= self.options.skip_nonfinite:
+            self.nonfinite += 1
+            tqdm.write(f"{what}; skipped; the batch: {', '.join(_pairs(batch))}")
+            return
+        save_checkpoint(self.folder, f"nonfinite_{iteration}", {"batch": dict(batch)})
+        raise UserError(
+            f"{what}; the batch is in {self.folder}/nonfinite_{iteration}_batch.pth: "
+            f"{', '.join(_pairs(batch))}; the weights before it are saved: look at those images, "
+            "lower --lr, or skip up to N such iterations in a row with --skip_nonfinite=N"
+        )
+
+    def _show(self, batch: Batch, stop: StopRequest) -> None:
+        options, iteration = self.options, self.iteration
         is_shown = self.display.shows_pictures or not options.no_html
         if is_shown and self._is_due(iteration, options.display_freq):
             small = {key: value[:SNAPSHOT_ROWS] for key, value in batch.items()}
             panels = panels_of(small, self.model.predict(small))
             if not options.no_html:
                 self.log.snapshot(iteration, sheet(panels))
-            pairs = zip(small["P1_path"], small["P2_path"], strict=True)
-            names = [f"{Path(source).name} to {Path(target).name}" for source, target in pairs]
-            self.display.pictures(iteration, panels, names)
+            self.display.pictures(iteration, panels, _pairs(small))
         if self.evaluation and self._is_due(iteration, options.eval_iters_freq):
             try:
-                line = f"test pairs {self.log.scores(iteration, self.evaluation())}"
+                scores = self.evaluation(stop)
             except UserError as error:  # a bad test image is no reason to lose a training run
-                line = f"no evaluation at iteration {iteration}: {error}"
-            tqdm.write(line)
+                tqdm.write(f"no evaluation at iteration {iteration}: {error}")
+                return
+            if scores is not None:
+                tqdm.write(f"test pairs {self.log.scores(iteration, scores)}")
 
     def _is_due(self, iteration: int, frequency: int) -> bool:
         return iteration % frequency == 0 or iteration == self.last_iteration
@@ -278,6 +336,12 @@ class Trainer:
         line = self.log.losses(epoch, iteration, seconds, values, rate, data_wait, self._stage)
         if bar.disable:  # no terminal: plain lines in place of the bar
             print(line, flush=True)
+
+
+def _pairs(batch: Batch) -> list[str]:
+    """Names of the pairs of a batch."""
+    pairs = zip(batch["P1_path"], batch["P2_path"], strict=True)
+    return [f"{Path(source).name} to {Path(target).name}" for source, target in pairs]
 
 
 def train(options: argparse.Namespace) -> int:

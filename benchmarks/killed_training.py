@@ -1,0 +1,177 @@
+"""Kill a training at random moments, again and again: python -m benchmarks.killed_training.
+
+The run saves after every iteration. After each kill -9 its checkpoint is compared, bit for bit,
+with that of the same iteration of a run that nobody disturbed, and the run is continued. Every
+other kill is aimed at a moment within a save.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from options.parser import Parser
+from options.train_options import parse_train_options
+from script.make_synthetic_dataset import main as make_synthetic_dataset
+from util.checkpoints import load_training_state, read_state_dict
+from util.errors import UserError
+from util.training import Trainer
+
+COMMON = [
+    "--dataset_mode=market", "--gpu_id=-1", "--display_id=0", "--name=killed", "--batchSize=2",
+    "--nThreads=0", "--no_html", "--eval_iters_freq=0", "--print_freq=1", "--save_latest_freq=1",
+]  # fmt: skip
+MODELS = {
+    "pg2": ["--conv_hidden_num=4", "--z_num=6", "--ndf=4", "--lr=0.001", "--stage1_steps=12"],
+    "poseflownet": ["--vgg_weights=random"],
+    "pose": ["--vgg_weights=random"],
+}
+
+
+def train(arguments: list[str], marks: int | None = None) -> int:
+    """Train, writing `b<iteration>` before and `e<iteration>` after every save to a pipe."""
+    trainer = Trainer(parse_train_options(arguments))
+    save = trainer.model.save
+
+    def marked_save(folder: Path, label: str | int, iteration: int, *rest: object) -> None:
+        if marks is not None:
+            os.write(marks, f"b{iteration}\n".encode())
+        save(folder, label, iteration, *rest)
+        if marks is not None:
+            os.write(marks, f"e{iteration}\n".encode())
+
+    trainer.model.save = marked_save
+    return trainer.run()
+
+
+def checkpoint(folder: Path, label: str) -> dict:
+    """Everything that a checkpoint holds."""
+    state = load_training_state(folder / f"{label}_state.pth")
+    networks = {
+        key: read_state_dict(folder / f"{label}_net_{key}.pth") for key in state["networks"]
+    }
+    return {"state": state, "networks": networks}
+
+
+def same(first: object, second: object) -> bool:
+    """Whether two nested structures of tensors and values are bit for bit the same."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def run_and_kill(
+    arguments: list[str], rng: random.Random, aim_at_save: bool
+) -> tuple[list[str], bool]:
+    """Train in a forked process and kill it; gives the marks and whether it was killed in time."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            code = train(arguments, writing)
+        except UserError:
+            code = 2
+        finally:
+            os._exit(code)
+    os.close(writing)
+    text = b""
+    if aim_at_save:
+        wanted = rng.randint(1, 4)
+        while text.count(b"b") < wanted and (part := os.read(reading, 4096)):
+            text += part
+        # A save lasts some milliseconds, most of them in fsync.
+        delay = rng.uniform(0, 0.012)
+    else:
+        delay = rng.uniform(0.05, 0.8)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    while part := os.read(reading, 4096):
+        text += part
+    os.close(reading)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise AssertionError(f"the training ended with code {os.WEXITSTATUS(status)}")
+    return text.decode().split(), os.WIFSIGNALED(status)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; the exit code is 0 when nothing was lost."""
+    parser = Parser(prog="python -m benchmarks.killed_training", description=__doc__.split(":")[0])
+    parser.add_argument("--model", choices=MODELS, default="pg2")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--iterations", type=int, default=30, help="of the undisturbed run")
+    parser.add_argument("--seed", type=int, default=0)
+    options: argparse.Namespace = parser.parse_all(arguments)
+    torch.set_num_threads(1)  # a process with threads of its own must not fork
+    rng = random.Random(options.seed)
+    kills = in_save = chains = lost = 0
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make_synthetic_dataset(
+            ["--layout=market", f"--out={root}/data", "--identities=3", "--no_flow"]
+        )
+        training = [
+            *COMMON, f"--model={options.model}", *MODELS[options.model],
+            f"--dataroot={root}/data", f"--niter={options.iterations}",
+        ]  # fmt: skip
+        whole = [*training, f"--checkpoints_dir={root}/whole", "--save_iters_freq=1"]
+        if not os.fork():  # nothing of torch is to run in this process
+            os._exit(train(whole))
+        assert os.wait()[1] == 0
+        folder, reference = root / "cut" / "killed", root / "whole" / "killed"
+        cut = [*training, f"--checkpoints_dir={root}/cut"]
+        ended = 0  # the newest iteration whose save came to its end
+        while kills < options.kills:
+            goes_on = (folder / "latest_state.pth").exists() or any(folder.glob(".*.commit"))
+            marks, killed = run_and_kill(
+                [*cut, *["--continue_train"][:goes_on]], rng, aim_at_save=kills % 2 == 1
+            )
+            kills += killed
+            begun = max([int(mark[1:]) for mark in marks if mark[0] == "b"], default=ended)
+            ended = max([int(mark[1:]) for mark in marks if mark[0] == "e"], default=ended)
+            in_save += killed and begun > ended
+            left = sorted(path.name for path in folder.glob(".*"))
+            if not begun:
+                continue  # killed before there was anything to save
+            if not (folder / "latest_state.pth").exists() and not any(folder.glob(".*.commit")):
+                assert not ended, f"no checkpoint, though iteration {ended} had been saved"
+                continue
+            found = checkpoint(folder, "latest")  # finishes a save that was cut off
+            iteration = found["state"]["iteration"]
+            assert ended <= iteration <= begun, (ended, iteration, begun)
+            assert same(found, checkpoint(reference, str(iteration))), f"iteration {iteration}"
+            lost += begun - iteration
+            print(
+                f"kill {kills}: saved {ended}, begun {begun}, found {iteration}"
+                + (f"; left behind: {', '.join(left)}" if left else ""),
+                flush=True,
+            )
+            ended = iteration
+            if iteration == options.iterations:
+                assert not [path for path in folder.glob(".*") if not killed]
+                os.rename(folder, folder.with_name(f"done {kills}"))
+                ended, chains = 0, chains + 1
+    print(
+        f"{options.model}: {kills} kills, {in_save} of them within a save, {chains} runs came to "
+        f"their end, each checkpoint equal to the undisturbed run's; {lost} saves that had begun "
+        "did not count"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""One writer at a time in an experiment's folder."""
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+from util.errors import UserError
+
+
+class RunLock:
+    """Holds the lock of an experiment's folder until `release`, or until the process ends.
+
+    The lock is the operating system's, on a file beside the folder (which may be renamed): it
+    cannot outlive the process that holds it, and data workers do not inherit it.
+
+    Args:
+        folder: the experiment's folder; it need not exist.
+
+    Raises:
+        UserError: another process holds the lock, or the file cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder.with_name(f".{folder.name}.lock")
+        self._file: IO[str] | None = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            while self._file is None:
+                self._file = self._take(folder)
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}); "
+                "the folder of --checkpoints_dir must be writable"
+            ) from None
+
+    def _take(self, folder: Path) -> IO[str] | None:
+        """The locked file; None when its holder was just removing it."""
+        file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while held
+        try:
+            _lock(file)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"{folder}: another run is writing there ({holder}); wait for its end, stop it, or "
+                "choose another --name"
+            ) from None
+        with contextlib.suppress(OSError):
+            if os.fstat(file.fileno()).st_ino == self._path.stat().st_ino:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        file.close()
+        return None
+
+    def release(self) -> None:
+        """Give the lock back and remove its file."""
+        if self._file:
+            with contextlib.suppress(OSError):  # Windows does not remove open files
+                self._path.unlink()
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock an open file. Raises BlockingIOError where another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+        return
+    # POSIX record locks: unlike those of flock, a forked data worker does not hold them, so that
+    # a run can go on at once when the process that trained was killed.
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:  # what some systems answer for EAGAIN
+        raise BlockingIOError from error
