@@ -230,6 +230,10 @@ class BaseModel(ABC):
             label: "latest" or the iteration.
             iteration: the last finished iteration.
             run: what the data order and all random numbers follow from, kept with the state.
+
+        Raises:
+            UserError: the files cannot be written, or a weight is NaN or infinite; the files that
+                were there stay.
         """
         parts: dict[str, Any] = {
             f"net_{key}": {
@@ -238,6 +242,13 @@ class BaseModel(ABC):
             }
             for key in self.networks_to_save()
         }
+        for part, weights in parts.items():
+            for name, value in weights.items():
+                if not value.isfinite().all():
+                    raise UserError(
+                        f"{part}: {name} became NaN or infinite in iteration {iteration}; "
+                        "lower --lr"
+                    )
         parts["state"] = {
             "model": self.options.model,
             "iteration": iteration,
