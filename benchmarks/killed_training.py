@@ -71,7 +71,7 @@ def same(first: object, second: object) -> bool:
 
 
 def run_and_kill(
-    arguments: list[str], rng: random.Random, aim_at_save: bool
+    arguments: list[str], rng: random.Random, aim_at_save: bool, longest_wait: float
 ) -> tuple[list[str], bool]:
     """Train in a forked process and kill it; gives the marks and whether it was killed in time."""
     reading, writing = os.pipe()
@@ -90,14 +90,14 @@ def run_and_kill(
     os.close(writing)
     text = b""
     if aim_at_save:
-        wanted = rng.randint(1, 4)
+        wanted, began, duration = rng.randint(2, 4), 0.0, 0.0
         while text.count(b"b") < wanted and (part := os.read(reading, 4096)):
+            now = time.monotonic()
+            began, duration = (now, duration) if b"b" in part else (began, now - began)
             text += part
-        # A save lasts some milliseconds, most of them in fsync.
-        delay = rng.uniform(0, 0.012)
+        time.sleep(rng.uniform(0, duration))  # the save will take about as long as the last one
     else:
-        delay = rng.uniform(0.05, 0.8)
-    time.sleep(delay)
+        time.sleep(rng.uniform(0.05, longest_wait))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     while part := os.read(reading, 4096):
@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, default="pg2")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--iterations", type=int, default=30, help="of the undisturbed run")
+    parser.add_argument(
+        "--longest_wait", type=float, default=0.8, help="seconds to a kill that is not aimed"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options: argparse.Namespace = parser.parse_all(arguments)
     torch.set_num_threads(1)  # a process with threads of its own must not fork
@@ -138,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         while kills < options.kills:
             goes_on = (folder / "latest_state.pth").exists() or any(folder.glob(".*.commit"))
             marks, killed = run_and_kill(
-                [*cut, *["--continue_train"][:goes_on]], rng, aim_at_save=kills % 2 == 1
+                [*cut, *["--continue_train"][:goes_on]], rng, kills % 2 == 1, options.longest_wait
             )
             kills += killed
             begun = max([int(mark[1:]) for mark in marks if mark[0] == "b"], default=ended)

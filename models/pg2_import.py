@@ -12,6 +12,7 @@ from models.networks.pg2_names import Rearrange, tensorflow_weights
 from util.checkpoints import save_checkpoint
 from util.errors import UserError
 from util.files import written_whole
+from util.run_lock import RunLock
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
 
 IMAGE_CHANNELS = 3
@@ -123,8 +124,8 @@ def import_checkpoint(
         overwrite: whether the `latest` checkpoint of an earlier experiment there may be replaced.
 
     Raises:
-        UserError: as `convert_checkpoint`; the folder holds an experiment already; or cannot be
-            written.
+        UserError: as `convert_checkpoint`; the folder holds an experiment already, a run is writing
+            there, or it cannot be written.
     """
     if not overwrite and (any(folder.glob("*_net_*.pth")) or (folder / "loss_log.txt").exists()):
         raise UserError(
@@ -133,11 +134,12 @@ def import_checkpoint(
         )
     converted = convert_checkpoint(prefix)
     networks = {f"net_{name}": weights for name, weights in converted.networks.items()}
-    # A training state of other weights would be taken for that of these.
-    save_checkpoint(folder, "latest", networks, remove=("state",))
-    with written_whole(folder / "import.txt") as temporary:
-        text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
-        temporary.write_text(text, encoding="utf-8")
+    with RunLock(folder):
+        # A training state of other weights would be taken for that of these.
+        save_checkpoint(folder, "latest", networks, remove=("state",))
+        with written_whole(folder / "import.txt") as temporary:
+            text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
+            temporary.write_text(text, encoding="utf-8")
     return converted
 
 

@@ -76,10 +76,9 @@ def test_after_sigterm_the_run_goes_on_as_if_nothing_had_been(
     tiny_market, tmp_path, arguments, workers, iterations
 ):
     """A random moment, also the middle of an epoch (6 iterations); all processes get the signal."""
-    arguments = ["train.py", *arguments, f"--nThreads={workers}"]
-    whole = [*arguments, *places(tiny_market, tmp_path / "whole"), f"--niter={iterations}"]
-    succeed(run_here(*whole))
-    cut = [*arguments, *places(tiny_market, tmp_path / "cut"), f"--niter={iterations}"]
+    arguments = ["train.py", *arguments, f"--niter={iterations}"]
+    succeed(run_here(*arguments, *places(tiny_market, tmp_path / "whole")))  # without workers
+    cut = [*arguments, *places(tiny_market, tmp_path / "cut"), f"--nThreads={workers}"]
     process = subprocess.Popen(
         [sys.executable, *cut], cwd=PROJECT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
+from util.checkpoint_integrity import verify_zip_checksums
 from util.errors import UserError
 from util.file_groups import finish_writes, write_group
 
@@ -79,6 +80,7 @@ def _read(path: Path) -> object:
     finish_writes(path.parent)
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
+    verify_zip_checksums(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
