@@ -1,7 +1,6 @@
 """What a model is to the programs: networks by name, a training step, and a prediction."""
 
 import argparse
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -158,8 +157,8 @@ class BaseModel(ABC):
             if parameter.grad is not None
         ]
         values = {key: value.detach() for key, value in parts.items()}
-        # The largest magnitude: a sum of squares could overflow where the gradient is finite.
-        values[f"gradient of {name}"] = torch.nn.utils.get_total_norm(gradients, math.inf)
+        # Infinite also where only the squares overflow, which they would within Adam.
+        values[f"gradient of {name}"] = torch.nn.utils.get_total_norm(gradients)
         finite = torch.stack([value.to(torch.float32) for value in values.values()]).isfinite()
         if not finite.all():
             good = finite.tolist()
