@@ -148,7 +148,7 @@ def test_pictures_keep_their_pixels(fake, displays):
     picture = picture_of(shown)
     assert picture.size == (4 * 64 + 3 * 2, 128)  # four narrow pictures side by side
     assert np.abs(np.asarray(picture, int)[:, :64] - 50).max() <= 3
-    assert (shown["opts"]["width"], shown["opts"]["height"]) == (512, 250 + 24)
+    assert (shown["opts"]["width"], shown["opts"]["height"]) == (512, 250 + visdom_backend.PANE_BAR)
 
 
 def test_all_pictures_in_one_pane(fake, displays):
