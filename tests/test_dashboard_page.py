@@ -168,9 +168,7 @@ def test_pictures_reach_the_edges_of_their_panes(page):
     def borders():
         pictures = [(pane, box) for title, pane, (box,) in with_one(page.run(BOXES))]
         assert len(pictures) == len(KINDS)
-        return [
-            abs(pane[side] - box[side]) for pane, box in pictures for side in (0, 2, 3)
-        ]
+        return [abs(pane[side] - box[side]) for pane, box in pictures for side in (0, 2, 3)]
 
     wait_for(lambda: max(borders()) < 1.5)
 
