@@ -26,8 +26,8 @@ CONNECT_SECONDS, READ_SECONDS = 1.0, 5.0
 CLOSE_SECONDS = 2.0
 CURVE_POINTS = 1000
 JPEG_QUALITY = 85
-# Added to a picture's height: visdom centres it in the height of the whole pane, bar included, which
-# it rounds up to rows of 15 pixels. With less the lower edge is cut off, with more there is a border.
+# Added to a picture's height. visdom centres it in the height of the whole pane, bar included, and
+# rounds that up to rows of 15 pixels: with less, the picture is cut off; with more, it has a border.
 PANE_BAR = 16
 _ALL_KINDS = "pictures"
 PLOT_SIZE = (480, 320)  # width, height of a plot's pane in pixels
