@@ -9,6 +9,7 @@ from browser import open_browser, why_no_browser
 from dashboard_process import DashboardProcess, wait_for
 
 from util.dashboard_assets import missing_assets, static_folder
+from util.display import environment_name
 from util.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
 from util.history import History
 
@@ -155,11 +156,26 @@ def cut_off(boxes):
         (title, pane, box)
         for title, pane, inner in boxes
         for box in inner
-        if box[0] < pane[0] - 1
-        or box[1] < pane[1] - 1
-        or box[2] > pane[2] + 1
-        or box[3] > pane[3] + 1
+        # visdom makes pictures a pixel larger than their panes.
+        if box[0] < pane[0] - 1.5
+        or box[1] < pane[1] - 1.5
+        or box[2] > pane[2] + 1.5
+        or box[3] > pane[3] + 1.5
     ]
+
+
+def test_pictures_reach_the_edges_of_their_panes(page):
+    def borders():
+        pictures = [(pane, box) for title, pane, (box,) in with_one(page.run(BOXES))]
+        assert len(pictures) == len(KINDS)
+        return [abs(pane[side] - box[side]) for pane, box in pictures for side in (0, 2, 3)]
+
+    wait_for(lambda: max(borders()) < 1.5)
+
+
+def with_one(boxes):
+    """Panes of pictures."""
+    return [pane for pane in boxes if pane[0].splitlines()[-1].removeprefix("pose: ") in KINDS]
 
 
 def test_loss_curves_are_whole_and_thinned_out(page, training):
@@ -204,6 +220,20 @@ def test_what_a_pane_asks_for_elsewhere_is_not_sent(page, server):
     wait_for(lambda: page.requests() and url in page.blocked)
     assert page.foreign_requests() == [url]
     assert len(page.console()) == 1
+
+
+def test_environment_of_any_name_opens(page, server):
+    name = "name" + "".join(map(chr, range(32, 127))) + "Zürich\n\\"
+    target = VisdomTarget(
+        "http://localhost", server.port, env=environment_name(name), name=name, model="pose"
+    )
+    display = VisdomDisplay(target, History(), [].append, FAST)
+    display.scalars(1, losses(1))
+    display.close()
+    page.open(target.address)
+    page.wait(CURVES, "pose: losses")
+    assert page.console() == []
+    assert environment_name("Zürich lr=0.1, b-2.x (3)") == "Zürich lr=0.1, b-2.x (3)"
 
 
 def test_history_is_back_after_a_restart(page, server, training, state):

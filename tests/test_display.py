@@ -148,7 +148,7 @@ def test_pictures_keep_their_pixels(fake, displays):
     picture = picture_of(shown)
     assert picture.size == (4 * 64 + 3 * 2, 128)  # four narrow pictures side by side
     assert np.abs(np.asarray(picture, int)[:, :64] - 50).max() <= 3
-    assert (shown["opts"]["width"], shown["opts"]["height"]) == (512, 250 + 24)
+    assert (shown["opts"]["width"], shown["opts"]["height"]) == (512, 250 + visdom_backend.PANE_BAR)
 
 
 def test_all_pictures_in_one_pane(fake, displays):
@@ -468,11 +468,9 @@ def test_iterations_trained_again_replace_the_earlier_ones():
 
 
 def test_what_belongs_to_which_plot():
-    plots = plots_of(
-        {**record(3), "learning_rate_D": 1e-5, "stage": 2, "adversarial": False, "note": "text"}
-    )
+    plots = plots_of({**record(3), "stage": 2, "adversarial": False, "note": "text"})
     assert plots["losses"].keys() == {"app_gen", "style_gen"}
-    assert plots["learning rate"] == {"learning rate": 1e-4, "D": 1e-5}
+    assert plots["learning rate"] == {"learning rate": 1e-4}
     scores = {"kind": "eval", "model": "pose", "iteration": 3, "L1": 0.5, "pairs": 8}
     assert plots_of(scores) == {"test pairs: L1": {"L1": 0.5}}
 

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from browser import open_browser, why_no_browser
 
 from util.history import History
 from util.run_log import RunLog
@@ -163,3 +164,44 @@ def test_the_page_draws_in_a_browser_after_the_folder_was_moved(tmp_path):
     sources = re.findall(r'<img[^>]* src="([^"]*)"', dom)
     assert sources == ["images/pose_iter_00000020.jpg", "images/poseflownet_iter_00000020.jpg"]
     assert "CONSOLE" not in finished.stderr, finished.stderr
+
+
+SHOWN = """
+const stage = document.querySelector('main > section'), picture = stage.querySelector('img');
+return picture.complete && picture.naturalWidth && [stage.querySelector('output').textContent,
+    picture.getAttribute('src'), stage.querySelector('a').getAttribute('href')];
+"""
+
+
+@pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
+def test_slider_and_plots_choose_the_snapshot(tmp_path):
+    from selenium.webdriver import ActionChains, Keys
+
+    make_run(tmp_path / "run", models=["pose"])
+    with open_browser(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "run" / "web" / "index.html").as_uri())
+
+        def is_at(iteration):
+            path = f"images/pose_iter_{iteration:08d}.jpg"
+            return browser.wait(SHOWN) == [f"iteration {iteration}", path, path]
+
+        def find(css):
+            return browser.driver.find_element("css selector", css)
+
+        assert is_at(20)
+        slider = find("input[type=range]")
+        slider.send_keys(Keys.ARROW_LEFT)
+        assert is_at(10)
+        width = slider.size["width"] - 16
+        actions = ActionChains(browser.driver).move_to_element_with_offset(slider, -width // 2, 0)
+        actions.click_and_hold().move_by_offset(width, 0).release().perform()
+        assert is_at(20)
+        plot = find(".plot svg")
+        left = -plot.size["width"] // 2 + 60
+        ActionChains(browser.driver).move_to_element_with_offset(plot, left, 0).click().perform()
+        assert is_at(10)
+        assert "total 1" in find(".legend").text  # the value of iteration 1
+        curves = len(browser.driver.find_elements("css selector", ".curve"))
+        find(".legend button").click()
+        assert len(browser.driver.find_elements("css selector", ".curve")) == curves - 1
+        assert browser.console() == [] and browser.foreign_requests() == []

@@ -14,7 +14,6 @@ from util.errors import UserError
 _NOT_PLOTTED = frozenset(
     {"kind", "model", "iteration", "unix_time", "epoch", "seconds", "stage", "pairs"}
 )
-_LEARNING_RATE = "learning_rate"
 _KEPT_POINTS = 4000
 
 Plots = dict[str, dict[str, float]]
@@ -36,9 +35,8 @@ def plots_of(record: Mapping) -> Plots:
             continue
         if record.get("kind") == "eval":
             plots[f"test pairs: {name}"] = {name: value}
-        elif name.startswith(_LEARNING_RATE):  # one for all optimisers, or learning_rate_<name>
-            label = name.removeprefix(_LEARNING_RATE).strip("_") or "learning rate"
-            plots.setdefault("learning rate", {})[label] = value
+        elif name == "learning_rate":
+            plots["learning rate"] = {"learning rate": value}
         elif name == "iterations_per_second":
             plots["iterations per second"] = {"iterations per second": value}
         elif name == "data_wait_seconds":

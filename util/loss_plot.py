@@ -44,7 +44,8 @@ def read_losses(folders: Sequence[Path]) -> tuple[Losses, list[str]]:
             raise UserError(f"{folder}: has no metrics.jsonl: no folder of a run of train.py")
         records, bad_lines = read_metrics(path)
         if bad_lines:
-            notes.append(f"{path}: {bad_lines} lines that are no records were left out")
+            count = f"{bad_lines} {'line' if bad_lines == 1 else 'lines'}"
+            notes.append(f"{path}: {count} without a record left out")
         values: dict[str, dict[str, dict[int, float]]] = {}
         for record in records:
             if record["kind"] != "train":

@@ -1,6 +1,7 @@
 """Live displays of a training, chosen by --display_backend: visdom, tensorboard."""
 
 import argparse
+import re
 import socket
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
     target = VisdomTarget(
         server=server,
         port=port,
-        env=(options.display_env or options.name).replace("/", "_"),  # as the server does
+        env=environment_name(options.display_env or options.name),
         name=options.name,
         model=options.model,
         display_id=options.display_id,
@@ -60,6 +61,15 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
         hint=hint,
     )
     return VisdomDisplay(target, History.read(folder))
+
+
+def environment_name(name: str) -> str:
+    """The visdom environment for this name: with _ where its page cannot open a character.
+
+    Its server puts the name into file names and, escaped for HTML, into a script of the page; the
+    page puts it unquoted into addresses, where + stands for a comparison of environments.
+    """
+    return re.sub(r"""[/\\"'<>&%?#+\x00-\x1f\x7f]""", "_", name)
 
 
 def _start_dashboard(server: str, port: int, log: Path) -> bool:

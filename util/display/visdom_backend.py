@@ -26,7 +26,9 @@ CONNECT_SECONDS, READ_SECONDS = 1.0, 5.0
 CLOSE_SECONDS = 2.0
 CURVE_POINTS = 1000
 JPEG_QUALITY = 85
-PANE_BAR = 24  # visdom counts the bar above a pane's content as part of its height
+# Added to a picture's height. visdom centres it in the height of the whole pane, bar included, and
+# rounds that up to rows of 15 pixels: with less, the picture is cut off; with more, it has a border.
+PANE_BAR = 16
 _ALL_KINDS = "pictures"
 PLOT_SIZE = (480, 320)  # width, height of a plot's pane in pixels
 
@@ -315,7 +317,6 @@ class VisdomDisplay(Display):
         self._state_of_about = self._client.window_state(self._window("about"))
 
     def _send_plot(self, model: str, title: str) -> None:
-        name = self._title(title, model)
         with self._lock:
             history = self._history.curves(model, title)
         if not history:
@@ -330,21 +331,23 @@ class VisdomDisplay(Display):
             Y=np.repeat(np.arange(len(curves)) + 1, [len(curve) for curve in curves.values()]),
             win=self._window(title, model),
             opts={
-                "title": name,
+                "title": self._title(title, model),
                 "legend": list(curves),
                 "showlegend": len(curves) > 1,
                 "mode": "lines" if max(map(len, curves.values())) > 1 else "markers",
                 "layoutopts": {
                     "plotly": {
-                        # On the left: on the right are the buttons.
-                        "title": {"text": name, "x": 0.02, "font": {"size": 14}},
+                        # On the left: on the right are the buttons, which leave little room.
+                        "title": {
+                            "text": _plain(f"{model}: {title}"), "x": 0.02, "font": {"size": 14}
+                        },
                         "xaxis": {"title": "iteration"},
                         "yaxis": {"exponentformat": "power", **flat_axis},
                     }
                 },
                 "width": PLOT_SIZE[0],
                 "height": PLOT_SIZE[1],
-                "marginleft": 50, "marginright": 20, "margintop": 40, "marginbottom": 40,
+                "marginleft": 50, "marginright": 20, "margintop": 40, "marginbottom": 50,
             },
         )  # fmt: skip
 
@@ -379,5 +382,9 @@ class VisdomDisplay(Display):
         owner = model or target.model
         if target.env != target.name:
             owner = f"{target.name} {owner}"
-        # A plot's title is markup, a picture's is not: what would differ is left out.
-        return f"{owner}: {title}".translate(str.maketrans("<>&", "___"))
+        return _plain(f"{owner}: {title}")
+
+
+def _plain(title: str) -> str:
+    """A plot's title is markup, a picture's is not: what would differ is left out."""
+    return title.translate(str.maketrans("<>&", "___"))
