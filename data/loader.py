@@ -5,19 +5,40 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 
+from data.pair_dataset import PairDataset
 from data.sampler import TrainingSampler
 from util.device import cpu_cores
 from util.errors import UserError
 
 
+CPU = torch.device("cpu")
+
+
 class PairLoader(DataLoader):
-    """DataLoader without empty batches, whose workers raise the data set's one-line UserError."""
+    """DataLoader without empty batches, whose workers raise the data set's one-line UserError.
+
+    Workers ship the parts of items; a batch is completed in this process, on the device.
+
+    Args:
+        dataset: a PairDataset or a Subset of one.
+        device: where batches are wanted.
+        arguments: of DataLoader.
+    """
+
+    def __init__(
+        self, dataset: PairDataset | Subset, *, device: torch.device, **arguments: Any
+    ) -> None:
+        super().__init__(dataset, pin_memory=device.type == "cuda", **arguments)
+        self._pairs = dataset.dataset if isinstance(dataset, Subset) else dataset
+        self._device = device
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from (batch for batch in super().__iter__() if batch is not None)
+            for parts in super().__iter__():
+                if parts is not None:
+                    yield self._pairs.complete(parts, self._device)
         except UserError as error:
             # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
             last_line = str(error).rstrip().rsplit("\n", 1)[-1]
@@ -25,7 +46,7 @@ class PairLoader(DataLoader):
 
 
 def create_loader(
-    dataset: Dataset,
+    dataset: PairDataset | Subset,
     batch_size: int,
     *,
     training: bool,
@@ -33,12 +54,12 @@ def create_loader(
     seed: int = 0,
     shuffle: bool = True,
     start_iteration: int = 0,
-    pin_memory: bool = False,
+    device: torch.device = CPU,
 ) -> PairLoader:
     """Make the loader of a data set; items come out in the same batches for any `workers`.
 
     Args:
-        dataset: a PairDataset, or one that takes the same keys.
+        dataset: a PairDataset or a Subset of one.
         batch_size: samples of a batch.
         training: True = endless shuffled batches (TrainingSampler, at `.batch_sampler`);
             False = one pass in order, the last partial batch included.
@@ -46,7 +67,7 @@ def create_loader(
         seed: of the order of training.
         shuffle: False = training keeps the data set's order (--serial_batches).
         start_iteration: training batches already done before a resumed run.
-        pin_memory: page-locked batches, for a GPU.
+        device: where batches are wanted.
     """
     workers = min(workers, cpu_cores())
     if training:
@@ -59,12 +80,12 @@ def create_loader(
         order = {"batch_size": batch_size, "shuffle": False, "drop_last": False}
     return PairLoader(
         dataset,
+        device=device,
         **order,
         num_workers=workers,
         worker_init_fn=_init_worker,
         persistent_workers=training and workers > 0,
         collate_fn=_collate,
-        pin_memory=pin_memory,
         # Its own generator: making a loader must not advance the global random state.
         generator=torch.Generator().manual_seed(seed),
     )

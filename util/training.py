@@ -107,7 +107,7 @@ def make_evaluation(
             options.batchSize,
             training=False,
             workers=options.nThreads,
-            pin_memory=model.device.type == "cuda",
+            device=model.device,
         )
         return evaluate(model.predict, loader, model.to_device)
 
@@ -153,7 +153,7 @@ class Trainer:
             seed=options.seed,
             shuffle=not options.serial_batches,
             start_iteration=self.first_iteration - 1,
-            pin_memory=self.model.device.type == "cuda",
+            device=self.model.device,
         )
 
     def run(self) -> int:
