@@ -42,7 +42,7 @@ class DirectDataset(PairDataset):
             item[f"BP{number}"] = torch.from_numpy(maps)
         return item
 
-    def complete(self, parts: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    def complete(self, parts: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
         """The item, which is complete, on `device`."""
         return {
             key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -73,7 +73,7 @@ CLASSES = {"fashion": (DirectFashion, FashionDataset), "market": (DirectMarket, 
 
 
 def make_set(name: str, root: Path, images: int) -> None:
-    """Write a training phase of `images` JPEGs, of cloudy colours and fine grain, and its tables."""
+    """Write a training phase: `images` JPEGs, of cloudy colours and fine grain, and tables."""
     rng = np.random.default_rng(0)
     (root / "train").mkdir(parents=True)
     frame = CLASSES[name][1].default_old_size

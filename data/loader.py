@@ -13,9 +13,6 @@ from util.device import cpu_cores
 from util.errors import UserError
 
 
-CPU = torch.device("cpu")
-
-
 class PairLoader(DataLoader):
     """DataLoader without empty batches, whose workers raise the data set's one-line UserError.
 
@@ -54,7 +51,7 @@ def create_loader(
     seed: int = 0,
     shuffle: bool = True,
     start_iteration: int = 0,
-    device: torch.device = CPU,
+    device: torch.device | None = None,
 ) -> PairLoader:
     """Make the loader of a data set; items come out in the same batches for any `workers`.
 
@@ -67,7 +64,7 @@ def create_loader(
         seed: of the order of training.
         shuffle: False = training keeps the data set's order (--serial_batches).
         start_iteration: training batches already done before a resumed run.
-        device: where batches are wanted.
+        device: where batches are wanted; None is the CPU.
     """
     workers = min(workers, cpu_cores())
     if training:
@@ -80,7 +77,7 @@ def create_loader(
         order = {"batch_size": batch_size, "shuffle": False, "drop_last": False}
     return PairLoader(
         dataset,
-        device=device,
+        device=device or torch.device("cpu"),
         **order,
         num_workers=workers,
         worker_init_fn=_init_worker,
