@@ -11,17 +11,20 @@ import itertools
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from benchmarks.machine import describe_machine
 from data import PairDataset, create_loader
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
+from data.sampler import TrainingSampler
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
 from util.device import choose_device, cpu_cores
@@ -42,12 +45,9 @@ class DirectDataset(PairDataset):
             item[f"BP{number}"] = torch.from_numpy(maps)
         return item
 
-    def complete(self, parts: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
-        """The item, which is complete, on `device`."""
-        return {
-            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in parts.items()
-        }
+    def complete(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """The item, which is complete."""
+        return parts
 
 
 def direct_maps(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -101,12 +101,25 @@ def _picture(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def _on_device(loader: DataLoader, device: torch.device) -> Iterator[dict[str, Any]]:
+    for batch in loader:
+        yield {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+
+
 def samples_per_second(
     dataset: PairDataset, workers: int, batch_size: int, device: torch.device, seconds: float
 ) -> float:
     """Rate of whole batches on `device`, over about `seconds` after those loaded in advance."""
-    loader = create_loader(dataset, batch_size, training=True, workers=workers, device=device)
-    batches = iter(loader)
+    if isinstance(dataset, DirectDataset):
+        order = TrainingSampler(len(dataset), batch_size)
+        batches = _on_device(DataLoader(dataset, batch_sampler=order, num_workers=workers), device)
+    else:
+        batches = iter(
+            create_loader(dataset, batch_size, training=True, workers=workers, device=device)
+        )
     for _ in range(3 * workers + 2):  # a worker prepares two in advance
         next(batches)
     start, count = time.perf_counter(), 0

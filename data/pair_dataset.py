@@ -279,15 +279,12 @@ class PairDataset(Dataset):
         """
         return [self._parts(key) for key in keys]
 
-    def complete(self, parts: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
-        """Make an item of its parts, or a batch of those of a batch, with its tensors on `device`.
+    def complete(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Make an item of its parts, or a batch of a batch of them, on the device they are on.
 
-        Every value is the same on the CPU for an item and for a batch.
+        The values of a batch are those of its items to the last bit.
         """
-        item = {
-            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in parts.items()
-        }
+        item = dict(parts)
         for number in (1, 2):
             item[f"P{number}"] = to_tensor(item[f"P{number}"])
             item[f"BP{number}"] = self.draw_pose(item[f"pose{number}"], self.load_size)

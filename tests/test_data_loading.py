@@ -148,9 +148,9 @@ def test_the_rate_counts_whole_batches(tmp_path, monkeypatch):
     completed = []
     complete = PairDataset.complete
 
-    def counted(self, parts, device):
+    def counted(self, parts):
         completed.append(len(parts["P1_path"]))
-        return complete(self, parts, device)
+        return complete(self, parts)
 
     monkeypatch.setattr(PairDataset, "complete", counted)
     clock = itertools.count()  # a second for every look at it
