@@ -3,6 +3,7 @@
 import argparse
 import filecmp
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +57,7 @@ class PairDataset(Dataset):
         keypoint_count: key points of a pose.
         pose_encoding: form of the pose maps, a name of POSE_ENCODINGS.
         pose_mask: give `mask2`, which only some models train with.
+        fast_decode: shrink large JPEGs while decoding them, see read_image; other pixels.
         max_dataset_size: use only the first so many pairs; None = all.
         skip_bad_samples: go on without bad rows and unreadable images, instead of raising. In the
             place of an unreadable pair training gets the next good one, an index gives None
@@ -82,6 +84,7 @@ class PairDataset(Dataset):
         keypoint_count: int = 18,
         pose_encoding: str = "gaussian",
         pose_mask: bool = False,
+        fast_decode: bool = False,
         max_dataset_size: int | None = None,
         skip_bad_samples: bool = False,
         seed: int = 0,
@@ -92,6 +95,7 @@ class PairDataset(Dataset):
         self.augmentation = augmentation or Augmentation()
         self.draw_pose = POSE_ENCODINGS[pose_encoding]
         self.pose_mask = pose_mask
+        self.fast_decode = fast_decode
         self.skip_bad_samples = skip_bad_samples
         self.seed = seed
         if pose_mask and keypoint_count != MASK_KEY_POINTS:
@@ -111,6 +115,7 @@ class PairDataset(Dataset):
         slots = cpu_cores() + 1
         self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
         self._told: set[str] = set()
+        self._rng = np.random.RandomState()
 
     def _open(self, root: Path, keypoint_count: int, max_dataset_size: int | None) -> None:
         """Find the files of the phase and read what is read once.
@@ -191,6 +196,12 @@ class PairDataset(Dataset):
             help="training: scale by a factor within low,high; 1 = off",
         )
         group.add_argument(
+            "--fast_decode",
+            action="store_true",
+            help="training: JPEGs of twice the load size or more are shrunk while being decoded, "
+            "which takes half the time and gives slightly other pixels (not for test pairs)",
+        )
+        group.add_argument(
             "--max_dataset_size",
             type=positive_int,
             default=None,
@@ -227,6 +238,8 @@ class PairDataset(Dataset):
         augmentation = Augmentation(options.angle, options.shift, tuple(options.scale))
         if augmentation.active and not is_train:
             raise UserError("--angle, --shift, --scale: are for training only; leave them out")
+        if options.fast_decode and not is_train:
+            raise UserError("--fast_decode: is for training only; leave it out")
         if options.image_nc != 3:
             raise UserError(f"--image_nc {options.image_nc}: images are read as RGB; it must be 3")
         if augment is None:
@@ -240,6 +253,7 @@ class PairDataset(Dataset):
             keypoint_count=options.structure_nc,
             pose_encoding=options.pose_encoding,
             pose_mask=options.pose_mask,
+            fast_decode=options.fast_decode and augment,
             max_dataset_size=options.max_dataset_size,
             skip_bad_samples=options.skip_bad_samples,
             seed=options.seed,
@@ -254,6 +268,31 @@ class PairDataset(Dataset):
         return len(self._pairs)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | None:
+        parts = self._parts(key)
+        return None if parts is None else self.complete(parts)
+
+    def __getitems__(self, keys: Iterable[int | tuple[int, int]]) -> list[dict[str, Any] | None]:
+        """The parts of items, which `complete` makes items of: what torch's DataLoader asks for.
+
+        They are a tenth of the size, which counts between processes: `P1`, `P2` as uint8
+        [H, W, 3], `mask2` as bool, no `BP1`, `BP2`.
+        """
+        return [self._parts(key) for key in keys]
+
+    def complete(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Make an item of its parts, or a batch of a batch of them, on the device they are on.
+
+        The values of a batch are those of its items to the last bit.
+        """
+        item = dict(parts)
+        for number in (1, 2):
+            item[f"P{number}"] = to_tensor(item[f"P{number}"])
+            item[f"BP{number}"] = self.draw_pose(item[f"pose{number}"], self.load_size)
+        if "mask2" in item:
+            item["mask2"] = item["mask2"].to(torch.float32)
+        return item
+
+    def _parts(self, key: int | tuple[int, int]) -> dict[str, Any] | None:
         is_training_key = isinstance(key, tuple)
         epoch, index = key if is_training_key else (0, key)
         if not 0 <= index < len(self):
@@ -284,12 +323,16 @@ class PairDataset(Dataset):
         return source, target
 
     def item_random_state(self, epoch: int, index: int) -> np.random.RandomState:
-        """Make the random state of one item's augmentation."""
+        """The random state of one item's augmentation; the next call takes it back."""
         low, high = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
-        return np.random.RandomState([low, high, epoch & 0xFFFFFFFF, index])
+        self._rng.seed([low, high, epoch & 0xFFFFFFFF, index])  # a tenth of making a new one
+        return self._rng
 
     def load_pair(self, index: int, rng: np.random.RandomState) -> dict[str, Any]:
         """Load item `index`, drawing its augmentation, if any, from `rng`."""
+        return self.complete(self._load_parts(index, rng))
+
+    def _load_parts(self, index: int, rng: np.random.RandomState) -> dict[str, Any]:
         item: dict[str, Any] = {}
         drawn = [None, None]
         if self.augmentation.active:
@@ -303,19 +346,17 @@ class PairDataset(Dataset):
                 pose = transform_points(pose, matrix)
             if self.pose_mask and number == 2:
                 mask = disc_body_mask(pose, self.load_size, DISC_RADIUS)
-                item["mask2"] = torch.from_numpy(mask)[None].to(torch.float32)
-            pose = torch.from_numpy(_to_float32(pose))
-            item[f"P{number}"] = to_tensor(image)
-            item[f"BP{number}"] = self.draw_pose(pose, self.load_size)
+                item["mask2"] = torch.from_numpy(mask)[None]
+            item[f"P{number}"] = torch.from_numpy(np.array(image))
             item[f"P{number}_path"] = path
-            item[f"pose{number}"] = pose
+            item[f"pose{number}"] = torch.from_numpy(_to_float32(pose))
         if self._flow is not None:
             stems = [Path(path).stem for path in (item["P1_path"], item["P2_path"])]
             item["flow"], item["visible"] = self._flow.read(*stems)
         return item
 
     def _load(self, epoch: int, index: int) -> dict[str, Any]:
-        return self.load_pair(index, self.item_random_state(epoch, index))
+        return self._load_parts(index, self.item_random_state(epoch, index))
 
     def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
         """Read source and target of pair `index` as they are before augmentation.
@@ -332,7 +373,8 @@ class PairDataset(Dataset):
 
     def _read(self, path: Path, index: int) -> Image.Image:
         try:
-            return resize_image(read_image(path), self.load_size)
+            at_least = self.load_size if self.fast_decode else None
+            return resize_image(read_image(path, at_least), self.load_size)
         except UserError as error:
             raise UserError(
                 f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: "

@@ -3,6 +3,7 @@
 import torch
 
 DISC_RADIUS = 4
+FAR_AWAY = -1e9  # pixels: where the disc of a missing key point lies
 
 
 def pose_maps(
@@ -61,13 +62,14 @@ def pose_discs(
     Returns:
         [..., K, height, width] in {-1, 1}, on the device of `pose`.
     """
-    centre = torch.trunc(pose)
+    centre = torch.trunc(pose).nan_to_num(nan=FAR_AWAY)
     rows, columns = (
         (torch.arange(length, device=pose.device) - centre[..., axis].unsqueeze(-1)).square()
         for axis, length in ((1, size[0]), (0, size[1]))
     )
-    inside = rows.unsqueeze(-1) + columns.unsqueeze(-2) <= radius**2  # false for NaN
-    return inside.to(dtype).mul_(2).sub_(1)
+    # Positive inside, where all are whole numbers but the half; one pass each, without a mask.
+    margin = (radius**2 + 0.5 - rows).unsqueeze(-1) - columns.unsqueeze(-2)
+    return margin.sign_().to(dtype)
 
 
 POSE_ENCODINGS = {"gaussian": pose_maps, "disc": pose_discs}  # by name of --pose_encoding

@@ -84,8 +84,14 @@ def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for title, chosen in stages:
         options = parse_test_options([*common, *chosen])
-        loader = create_loader(create_dataset(options), 8, training=False, workers=options.nThreads)
         model = create_model(options)
+        loader = create_loader(
+            create_dataset(options),
+            8,
+            training=False,
+            workers=options.nThreads,
+            device=model.device,
+        )
         model.load_for_test(run_folder(options), options.which_iter)
         if not rows:
             rows.append(("copy of the source (zero flow)", evaluate(copy_source, loader)))
@@ -98,9 +104,11 @@ def picture_sheet(gpu_id: str, path: Path) -> None:
     options = parse_test_options([*SHARED_OPTIONS, f"--gpu_id={gpu_id}", "--model=pose"])
     dataset = create_dataset(options)
     chosen = spread_indices(len(dataset), SHEET_PAIRS)
-    loader = create_loader(torch.utils.data.Subset(dataset, chosen), len(chosen), training=False)
     model = create_model(options)
     model.load_for_test(run_folder(options), options.which_iter)
+    loader = create_loader(
+        torch.utils.data.Subset(dataset, chosen), len(chosen), training=False, device=model.device
+    )
     batch = model.to_device(next(iter(loader)))
     save_image(path, sheet(panels_of(batch, model.predict(batch)), scale=2))
 

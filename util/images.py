@@ -16,11 +16,15 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 _WIDE_MODES = ("I", "F")
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB, fully decoded.
 
     Grey images are repeated over the channels, transparency is dropped. An EXIF orientation is
     ignored: key points refer to the pixels as they are stored.
+
+    With `at_least`, (height, width), a JPEG may come shrunk by 2, 4 or 8, to that size or more:
+    its decoder shrinks blocks in the frequency domain, which is fast but not the same pixels as
+    decoding all and resizing then.
 
     Raises UserError naming the file when it is missing, is no image, is cut off, or has more
     than 8 bits a channel.
@@ -29,6 +33,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith(_WIDE_MODES):
                 raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
+            if at_least is not None:
+                image.draft(None, at_least[::-1])
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except (UserError, MemoryError):
@@ -52,10 +58,14 @@ def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Turn an RGB image into float32 [3, H, W] in [-1, 1]: (value / 255 - 0.5) / 0.5."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
-    return pixels.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+def to_tensor(pixels: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 [..., H, W, 3] into float32 [..., 3, H, W] in [-1, 1]: (value / 255 - 0.5) / 0.5.
+
+    The result is the same on every device.
+    """
+    values = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+    # By a tensor: a GPU multiplies by the rounded reciprocal of a plain number instead.
+    return values.div_(torch.full((), 255.0, device=pixels.device)).sub_(0.5).div_(0.5)
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:

@@ -138,7 +138,7 @@ def run_inference(options: argparse.Namespace) -> int:
         options.batchSize,
         training=False,
         workers=options.nThreads,
-        pin_memory=model.device.type == "cuda",
+        device=model.device,
     )
     started, written = time.monotonic(), 0
     with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:

@@ -82,7 +82,7 @@ def make_evaluation(
             options.batchSize,
             training=False,
             workers=options.nThreads,
-            pin_memory=model.device.type == "cuda",
+            device=model.device,
         )
         return evaluate(model.predict, loader, model.to_device, should_stop=lambda: bool(stop))
 
@@ -148,7 +148,7 @@ class Trainer:
             seed=options.seed,
             shuffle=not options.serial_batches,
             start_iteration=self.first_iteration - 1,
-            pin_memory=self.model.device.type == "cuda",
+            device=self.model.device,
         )
         self.saved = self.first_iteration - 1  # the iteration of the newest checkpoint
         self.nonfinite = self.nonfinite_in_a_row = 0
