@@ -27,7 +27,7 @@ CLOSE_SECONDS = 2.0
 CURVE_POINTS = 1000
 JPEG_QUALITY = 85
 # Added to a picture's height. visdom centres it in the height of the whole pane, bar included, and
-# rounds that up to rows of 15 pixels: with less, the picture is cut off; with more, it has a border.
+# rounds that up to rows of 15 pixels: with less, the picture is cut off; with more, it is bordered.
 PANE_BAR = 16
 _ALL_KINDS = "pictures"
 PLOT_SIZE = (480, 320)  # width, height of a plot's pane in pixels
