@@ -341,13 +341,13 @@ class VisdomDisplay(Display):
                         "title": {
                             "text": _plain(f"{model}: {title}"), "x": 0.02, "font": {"size": 14}
                         },
-                        "xaxis": {"title": "iteration"},
+                        "xaxis": {"title": {"text": "iteration", "standoff": 5}},
                         "yaxis": {"exponentformat": "power", **flat_axis},
                     }
                 },
                 "width": PLOT_SIZE[0],
                 "height": PLOT_SIZE[1],
-                "marginleft": 50, "marginright": 20, "margintop": 40, "marginbottom": 50,
+                "marginleft": 50, "marginright": 20, "margintop": 40, "marginbottom": 45,
             },
         )  # fmt: skip
 
