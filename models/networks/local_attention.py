@@ -63,12 +63,12 @@ class LocalAttention(nn.Module):
         Raises:
             ValueError: shapes that do not fit together.
         """
+        source = source.contiguous(memory_format=torch.channels_last)  # once, for both its uses
         attention = self.attention_weights(source, target, flow)
         floor, fraction = sampling_cell(flow)
         weight = _fold_bilinear(attention / self.kernel_size**2, fraction)
         radius = self.kernel_size // 2
-        offsets = torch.arange(-radius, radius + 2, device=flow.device)
-        index = window_index(floor, offsets, source.shape[-2:])
+        index = window_index(floor, range(-radius, radius + 2), source.shape[-2:])
         return weighted_gather(source, index, weight)
 
     def attention_weights(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
@@ -91,16 +91,15 @@ class LocalAttention(nn.Module):
         conv = self.fully_connect_layer[0]
         target_weight, source_weight = conv.weight.split(self.channels, dim=1)
         radius = self.kernel_size // 2
-        hidden_target = F.conv2d(_pad_border(target, radius), target_weight, conv.bias)
+        hidden = F.conv2d(_pad_border(target, radius), target_weight, conv.bias)
 
         # Convolved at every position where its taps differ: from -r on outwards all of them read
         # the border pixel, so there clamping the position equals clamping each tap.
         convolved = F.conv2d(_pad_border(source, 2 * radius), source_weight)
         floor, fraction = sampling_cell(flow)
-        offsets = torch.arange(2, device=flow.device)
-        index = window_index(floor + radius, offsets, convolved.shape[-2:])
+        index = window_index(floor + radius, range(2), convolved.shape[-2:])
         ones = torch.ones_like(fraction[:, :1])
-        return hidden_target + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+        return hidden + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
 
     def _check(self, source: Tensor, target: Tensor, flow: Tensor) -> None:
         for name, feature in (("source", source), ("target", target)):
@@ -118,6 +117,8 @@ class LocalAttention(nn.Module):
 
 
 def _pad_border(x: Tensor, pad: int) -> Tensor:
+    # Channels last is what the gathers read; padding and convolution are fastest in it, too.
+    x = x.contiguous(memory_format=torch.channels_last)
     return F.pad(x, (pad,) * 4, mode="replicate")
 
 
@@ -136,6 +137,6 @@ def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
     k = round(tap_weight.shape[1] ** 0.5)
     weight = tap_weight.permute(0, 2, 3, 1).unflatten(3, (k, k))
     x, y = fraction.to(weight.dtype)[..., None, None].unbind(1)
-    weight = F.pad(weight * (1 - x), (0, 1)) + F.pad(weight * x, (1, 0))
-    weight = F.pad(weight * (1 - y), (0, 0, 0, 1)) + F.pad(weight * y, (0, 0, 1, 0))
-    return weight.flatten(3)
+    weight = F.pad(weight, (1, 1, 1, 1))
+    weight = weight[..., 1:].lerp(weight[..., :-1], x)
+    return weight[..., 1:, :].lerp(weight[..., :-1, :], y).flatten(3)
