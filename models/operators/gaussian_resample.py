@@ -1,6 +1,5 @@
 """Resampling of a feature map along a flow with a Gaussian window."""
 
-import torch
 from torch import Tensor
 
 from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
