@@ -108,7 +108,8 @@ class LocalAttention(nn.Module):
         convolved = F.conv2d(padded, source_weight)
         index = window_index(floor - radius, range(2), convolved.shape[-2:])
         ones = torch.ones_like(fraction[:, :1])
-        return hidden + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+        hidden += weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+        return hidden
 
     def _check(self, source: Tensor, target: Tensor, flow: Tensor) -> None:
         for name, feature in (("source", source), ("target", target)):
