@@ -9,11 +9,14 @@ positions around a flowed position; they differ only in their weights:
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+
+TRITON_INSTALLED = find_spec("triton") is not None  # part of PyTorch's builds for CUDA on Linux
 
 
 def sampling_cell(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +69,8 @@ def weighted_gather(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         weight: `[B, H, W, K]`; cast to the source's type.
 
     Returns:
-        `[B, C, H, W]`, channels last in memory. Differentiable once in `source` and `weight`; the
-        gradients are the same in every run, on every device.
+        `[B, C, H, W]`, channels last in memory. Differentiable once in `source` and `weight`. The
+        gradients are the same in every run, on CUDA only in PyTorch's deterministic mode.
     """
     batch, channels, source_height, source_width = source.shape
     rows = source_height * source_width
@@ -76,9 +79,30 @@ def weighted_gather(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     position_shape = index.shape[:3]
     index = (index + first_row[:, None, None, None]).flatten(0, 2)
     weight = weight.to(source.dtype).flatten(0, 2)
-    output = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=weight)
-    output = _SourceGradient.apply(output, table, index, weight)
+    gather_sum = _fused_gather_sum if _takes_triton(source) else _plain_gather_sum
+    output = gather_sum(table, index, weight)
     return output.view(*position_shape, channels).permute(0, 3, 1, 2)
+
+
+def _takes_triton(source: Tensor) -> bool:
+    """Whether the Triton kernels compute it: not in double precision, nor deterministically."""
+    return (
+        source.is_cuda
+        and source.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and not torch.are_deterministic_algorithms_enabled()
+        and TRITON_INSTALLED
+    )
+
+
+def _fused_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    from models.operators.triton_gather import triton_gather_sum  # slow to import, rarely needed
+
+    return triton_gather_sum(table, index.int(), weight.contiguous())
+
+
+def _plain_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    output = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=weight)
+    return _SourceGradient.apply(output, table, index, weight)
 
 
 class _SourceGradient(torch.autograd.Function):
