@@ -1,13 +1,20 @@
 """The weighted gather and the Gaussian resampling built on it."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from golden_formula import golden
+from torch.nn import functional as F
 
+from models.operators import gather_sum
 from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
 from models.operators.gaussian_resample import gaussian_resample
+from models.operators.padding import pad_border
 
 
 def close(actual, expected, atol):
@@ -51,7 +58,7 @@ def test_half_precision_flow_does_not_round_positions():
 def test_indices_stay_in_the_map_whatever_the_flow():
     flow = torch.tensor([0.0, 2000.0, -2000.0, 1e30, -1e30, math.inf, -math.inf, math.nan])
     floor, _ = sampling_cell(flow.view(1, 1, 2, 4).expand(1, 2, 2, 4))
-    index = window_index(floor, torch.arange(-1, 3), (5, 6))
+    index = window_index(floor, range(-1, 3), (5, 6))
     assert index.shape == (1, 2, 4, 16)
     assert index.min() >= 0
     assert index.max() < 30
@@ -111,3 +118,73 @@ def test_gaussian_resample_gradcheck():
 def test_gaussian_window_is_even(kernel_size):
     with pytest.raises(ValueError, match=f"got {kernel_size}, expected an even"):
         gaussian_resample(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), kernel_size)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 2), (5, 7)])
+@pytest.mark.parametrize("pad", [0, 1, 4])
+def test_pad_border_equals_pytorch(pad, size, layout):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    expected = F.pad(x, (pad,) * 4, mode="replicate")
+    output = pad_border(x, pad)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(output, expected)
+    gradient = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(y, x, gradient)[0] for y in (output, expected)]
+    close(gradients[0], gradients[1], 1e-14)
+
+
+def test_second_derivatives_are_refused():
+    source = torch.randn(1, 2, 3, 3, requires_grad=True)
+    output = gaussian_resample(source, torch.zeros(1, 2, 3, 3)).square().sum()
+    (gradient,) = torch.autograd.grad(output, source, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def gather_case(device, dtype):
+    """Operands, rows, weights and output gradient; few rows, so that some are read often."""
+    torch.manual_seed(0)
+    table = torch.randn(7, 20, dtype=dtype, device=device, requires_grad=True)
+    index = torch.randint(0, 6, (37, 16), dtype=torch.int32, device=device)
+    weight = torch.rand(37, 16, dtype=dtype, device=device, requires_grad=True)
+    return table, index, weight, torch.randn(37, 20, dtype=dtype, device=device)
+
+
+def compare_with_triton(device):
+    """The Triton kernels against the plain path; in a process of its own when interpreted."""
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.float16, 4e-2), (torch.bfloat16, 3e-1)):
+        table, index, weight, gradient = gather_case(device, dtype)
+        results = []
+        for function in (gather_sum._plain_gather_sum, gather_sum._fused_gather_sum):
+            output = function(table, index, weight)
+            assert output.dtype == dtype
+            both = torch.autograd.grad(output, (table, weight), gradient, retain_graph=True)
+            alone = [
+                torch.autograd.grad(output, x, gradient, retain_graph=True)[0]
+                for x in (table, weight)
+            ]
+            results.append([output, *both, *alone])
+        for plain, fused in zip(*results, strict=True):
+            torch.testing.assert_close(fused, plain, atol=tolerance, rtol=0)
+
+
+@pytest.mark.skipif(not gather_sum.TRITON_INSTALLED, reason="needs triton")
+def test_triton_interpreted():
+    """Triton's interpreter computes on the CPU; it must be chosen before the first import."""
+    here = Path(__file__).parent
+    path = os.pathsep.join(str(p) for p in (here, here.parent))
+    code = "import test_gather_sum; test_gather_sum.compare_with_triton('cpu')"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
+        check=True,
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not gather_sum.TRITON_INSTALLED, reason="needs triton")
+def test_triton_on_the_gpu():
+    compare_with_triton("cuda")

@@ -221,6 +221,66 @@ def test_half_precision(dtype):
     assert all(torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0 for x in low)
 
 
+@pytest.mark.parametrize("edge", [0.0, -3.0, -500.25, 700.5])
+@pytest.mark.parametrize("k", [3, 5])
+def test_gradcheck_on_the_grid_and_far_outside(k, edge):
+    """In source and target; by the flow the function has a kink on the grid."""
+    attention, (source, target, flow) = make_case(
+        k, channels=2, source_size=(3, 4), size=(2, 2), batch=1, kind="integer", hidden=3
+    )
+    arguments = [source.requires_grad_(), target.requires_grad_()]
+    attention.requires_grad_(False)
+    assert torch.autograd.gradcheck(lambda s, t: attention(s, t, flow + edge), arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(dtype):
+    attention, arguments = make_case(3, channels=8, kind="fractional")
+    expected = attention(*arguments)
+    attention.float()
+    leaves = [x.float().requires_grad_() for x in arguments]
+    with torch.autocast("cpu", dtype):
+        output = attention(*leaves)
+    close(output.double(), expected.detach(), 0.02)
+    output.float().sum().backward()
+    for x in [*leaves, *attention.parameters()]:
+        assert x.grad.dtype == torch.float32
+        assert torch.isfinite(x.grad).all()
+
+
+def test_backward_is_the_same_in_every_run():
+    attention = LocalAttention(16, 5)
+    torch.manual_seed(0)
+    arguments = [torch.randn(2, 16, 24, 24) for _ in range(2)] + [torch.randn(2, 2, 24, 24) * 9]
+    layer = attention.fully_connect_layer
+    _, expected = value_and_gradients(attention, layer, arguments)
+    for _ in range(3):
+        _, gradients = value_and_gradients(attention, layer, arguments)
+        assert all(torch.equal(x, y) for x, y in zip(gradients, expected, strict=True))
+
+
+def test_deterministic_mode():
+    attention, arguments = make_case(3)
+    layer = attention.fully_connect_layer
+    expected = value_and_gradients(attention, layer, arguments)
+    torch.use_deterministic_algorithms(True)
+    try:
+        actual = value_and_gradients(attention, layer, arguments)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+
+
+def test_compiles_without_graph_breaks():
+    """Traced whole, forward and backward; code generation, which takes a minute, is PyTorch's."""
+    attention, arguments = make_case(3, channels=4)
+    layer = attention.fully_connect_layer
+    expected = value_and_gradients(attention, layer, arguments)
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    actual = value_and_gradients(compiled, layer, arguments)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the number of elements of the largest tensor that any operation makes."""
 
@@ -264,6 +324,31 @@ def test_cuda_equals_cpu(k):
     on_gpu.backward(grad_output)
     for x, expected in zip(leaves, gradients, strict=False):
         close(x.grad.cpu(), expected, 1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cuda_float32(deterministic):
+    """With the Triton kernels, and in deterministic mode, where nothing may raise."""
+    attention, arguments = make_case(3, channels=16)
+    layer = attention.fully_connect_layer
+    _, expected = value_and_gradients(attention, layer, arguments)
+    attention.float().cuda()
+    torch.manual_seed(1)
+    gradient = torch.randn(2, 16, 7, 9, dtype=torch.float64).float().cuda()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        runs = []
+        for _ in range(2):
+            leaves = [x.float().cuda().requires_grad_() for x in arguments]
+            output = attention(*leaves)
+            runs.append(torch.autograd.grad(output, [*leaves, *layer.parameters()], gradient))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for first, second, reference in zip(*runs, expected, strict=True):
+        assert not deterministic or torch.equal(first, second)
+        torch.testing.assert_close(first.cpu().double(), reference, atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kernel_size", [0, 2, 4, -3])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
+from models.operators.padding import pad_border
 
 
 class LocalAttention(nn.Module):
@@ -63,13 +64,15 @@ class LocalAttention(nn.Module):
         Raises:
             ValueError: shapes that do not fit together.
         """
-        attention = self.attention_weights(source, target, flow)
-        floor, fraction = sampling_cell(flow)
-        weight = _fold_bilinear(attention / self.kernel_size**2, fraction)
+        self._check(source, target, flow)
         radius = self.kernel_size // 2
-        offsets = torch.arange(-radius, radius + 2, device=flow.device)
-        index = window_index(floor, offsets, source.shape[-2:])
-        return weighted_gather(source, index, weight)
+        margin = 2 * radius
+        padded = pad_border(source, margin)
+        floor, fraction = sampling_cell(flow)
+        attention = self._attention(padded, target, floor + margin, fraction)
+        weight = _fold_bilinear(attention / self.kernel_size**2, fraction)
+        index = window_index(floor + margin, range(-radius, radius + 2), padded.shape[-2:])
+        return weighted_gather(padded, index, weight)
 
     def attention_weights(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         """Return the attention `[B, k², H, W]`, ≥ 0, sum 1; channel i·k + j is row i, column j.
@@ -77,10 +80,17 @@ class LocalAttention(nn.Module):
         Arguments and errors: see `forward`.
         """
         self._check(source, target, flow)
-        _, activation, to_logits = self.fully_connect_layer
-        return to_logits(activation(self._hidden(source, target, flow))).softmax(dim=1)
+        margin = 2 * (self.kernel_size // 2)
+        floor, fraction = sampling_cell(flow)
+        return self._attention(pad_border(source, margin), target, floor + margin, fraction)
 
-    def _hidden(self, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+    def _attention(self, padded: Tensor, target: Tensor, floor: Tensor, fraction: Tensor) -> Tensor:
+        """The same from the source with its margin, and the cells in that."""
+        _, activation, to_logits = self.fully_connect_layer
+        hidden = self._hidden(padded, target, floor, fraction)
+        return to_logits(activation(hidden)).softmax(dim=1)
+
+    def _hidden(self, padded: Tensor, target: Tensor, floor: Tensor, fraction: Tensor) -> Tensor:
         """First convolution over the blocks `[B, hidden, H, W]`, without the blocks.
 
         It is linear, so its target half and its source half add up. The blocks of the target,
@@ -91,16 +101,15 @@ class LocalAttention(nn.Module):
         conv = self.fully_connect_layer[0]
         target_weight, source_weight = conv.weight.split(self.channels, dim=1)
         radius = self.kernel_size // 2
-        hidden_target = F.conv2d(_pad_border(target, radius), target_weight, conv.bias)
+        hidden = F.conv2d(pad_border(target, radius), target_weight, conv.bias)
 
         # Convolved at every position where its taps differ: from -r on outwards all of them read
         # the border pixel, so there clamping the position equals clamping each tap.
-        convolved = F.conv2d(_pad_border(source, 2 * radius), source_weight)
-        floor, fraction = sampling_cell(flow)
-        offsets = torch.arange(2, device=flow.device)
-        index = window_index(floor + radius, offsets, convolved.shape[-2:])
+        convolved = F.conv2d(padded, source_weight)
+        index = window_index(floor - radius, range(2), convolved.shape[-2:])
         ones = torch.ones_like(fraction[:, :1])
-        return hidden_target + weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+        hidden += weighted_gather(convolved, index, _fold_bilinear(ones, fraction))
+        return hidden
 
     def _check(self, source: Tensor, target: Tensor, flow: Tensor) -> None:
         for name, feature in (("source", source), ("target", target)):
@@ -115,10 +124,6 @@ class LocalAttention(nn.Module):
         expected = (target.shape[0], 2, *target.shape[-2:])
         if tuple(flow.shape) != expected:
             raise ValueError(f"flow: got shape {tuple(flow.shape)}, expected {expected}")
-
-
-def _pad_border(x: Tensor, pad: int) -> Tensor:
-    return F.pad(x, (pad,) * 4, mode="replicate")
 
 
 def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
@@ -136,6 +141,6 @@ def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
     k = round(tap_weight.shape[1] ** 0.5)
     weight = tap_weight.permute(0, 2, 3, 1).unflatten(3, (k, k))
     x, y = fraction.to(weight.dtype)[..., None, None].unbind(1)
-    weight = F.pad(weight * (1 - x), (0, 1)) + F.pad(weight * x, (1, 0))
-    weight = F.pad(weight * (1 - y), (0, 0, 0, 1)) + F.pad(weight * y, (0, 0, 1, 0))
-    return weight.flatten(3)
+    weight = F.pad(weight, (1, 1, 1, 1))
+    weight = weight[..., 1:].lerp(weight[..., :-1], x)
+    return weight[..., 1:, :].lerp(weight[..., :-1, :], y).flatten(3)

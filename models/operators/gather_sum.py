@@ -8,9 +8,15 @@ positions around a flowed position; they differ only in their weights:
     output = weighted_gather(source, index, weight)  # weight made from `fraction`
 """
 
+from collections.abc import Sequence
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+
+TRITON_INSTALLED = find_spec("triton") is not None  # part of PyTorch's builds for CUDA on Linux
 
 
 def sampling_cell(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,21 +39,22 @@ def sampling_cell(flow: Tensor) -> tuple[Tensor, Tensor]:
     return floor, position - floor
 
 
-def window_index(floor: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
+def window_index(floor: Tensor, offsets: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Flat indices of the window {floor + offsets}², each coordinate clamped to the map.
 
     Args:
         floor: `[B, 2, H, W]`, x then y, whole numbers.
-        offsets: `[K]` integers, the same for both axes.
+        offsets: K integers, the same for both axes.
         size: (height, width) of the map that is read.
 
     Returns:
-        `[B, H, W, K²]` int64 in [0, height · width), window positions row by row.
+        `[B, H, W, K²]` int32 in [0, height · width), window positions row by row.
     """
     height, width = size
     # A flow that has blown up must not overflow the integers: it reads the border like any other.
-    whole = floor.clamp(-(2.0**30), 2.0**30).long()
-    x, y = (whole[..., None] + offsets).unbind(1)
+    whole = floor.clamp(-(2.0**30), 2.0**30).int()
+    steps = torch.tensor(offsets, dtype=torch.int32, device=floor.device)
+    x, y = (whole[..., None] + steps).unbind(1)
     return (
         y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
     ).flatten(3)
@@ -57,22 +64,78 @@ def weighted_gather(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Sum rows of `source`: out[b, :, h, w] = Σ_k weight[b, h, w, k] · source[b, :, index[…, k]].
 
     Args:
-        source: `[B, C, Hs, Ws]`.
+        source: `[B, C, Hs, Ws]`; channels last in memory saves a copy.
         index: `[B, H, W, K]` integers in [0, Hs · Ws), as `window_index` makes them.
         weight: `[B, H, W, K]`; cast to the source's type.
 
     Returns:
-        `[B, C, H, W]`, channels last in memory. Differentiable in `source` and `weight`.
+        `[B, C, H, W]`, channels last in memory. Differentiable once in `source` and `weight`. The
+        gradients are the same in every run, on CUDA only in PyTorch's deterministic mode.
     """
     batch, channels, source_height, source_width = source.shape
     rows = source_height * source_width
     table = source.permute(0, 2, 3, 1).reshape(batch * rows, channels)
-    first_row = torch.arange(batch, device=index.device)[:, None, None, None] * rows
-    terms = index.shape[-1]
-    output = F.embedding_bag(
-        (index + first_row).view(-1, terms),
-        table,
-        mode="sum",
-        per_sample_weights=weight.to(source.dtype).reshape(-1, terms),
+    first_row = torch.arange(batch, device=index.device, dtype=index.dtype) * rows
+    position_shape = index.shape[:3]
+    index = (index + first_row[:, None, None, None]).flatten(0, 2)
+    weight = weight.to(source.dtype).flatten(0, 2)
+    gather_sum = _fused_gather_sum if _takes_triton(source) else _plain_gather_sum
+    output = gather_sum(table, index, weight)
+    return output.view(*position_shape, channels).permute(0, 3, 1, 2)
+
+
+def _takes_triton(source: Tensor) -> bool:
+    """Whether the Triton kernels compute it: not in double precision, nor deterministically."""
+    return (
+        source.is_cuda
+        and source.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and not torch.are_deterministic_algorithms_enabled()
+        and TRITON_INSTALLED
     )
-    return output.view(*index.shape[:3], channels).permute(0, 3, 1, 2)
+
+
+def _fused_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    from models.operators.triton_gather import triton_gather_sum  # slow to import, rarely needed
+
+    return triton_gather_sum(table, index.int(), weight.contiguous())
+
+
+def _plain_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    output = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=weight)
+    return _SourceGradient.apply(output, table, index, weight)
+
+
+class _SourceGradient(torch.autograd.Function):
+    """Passes `output` on, and its gradient to the table, which embedding_bag itself does slowly.
+
+    The backward is a gather, too: sorted by row, the terms that read a row lie together, so its
+    gradient is a bag of rows of the incoming gradient. Without scatters there is a fixed order of
+    summation.
+    """
+
+    @staticmethod
+    def forward(output: Tensor, table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        return output.view_as(output)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _, table, index, weight = inputs
+        ctx.rows = table.shape[0]
+        ctx.save_for_backward(index, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[1]:
+            return gradient, None, None, None
+        index, weight = ctx.saved_tensors
+        row, order = index.flatten().sort(stable=True)
+        starts = torch.searchsorted(row, torch.arange(ctx.rows, device=row.device, dtype=row.dtype))
+        table_gradient = F.embedding_bag(
+            torch.div(order, index.shape[1], rounding_mode="floor"),
+            gradient.contiguous(),
+            starts,
+            mode="sum",
+            per_sample_weights=weight.flatten().index_select(0, order),
+        )
+        return gradient, table_gradient, None, None

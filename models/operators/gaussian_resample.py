@@ -1,6 +1,5 @@
 """Resampling of a feature map along a flow with a Gaussian window."""
 
-import torch
 from torch import Tensor
 
 from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
@@ -31,9 +30,9 @@ def gaussian_resample(
     if kernel_size < 2 or kernel_size % 2:
         raise ValueError(f"kernel_size: got {kernel_size}, expected an even positive number")
     half = kernel_size // 2
-    offsets = torch.arange(1 - half, half + 1, device=flow.device) * dilation
+    offsets = [i * dilation for i in range(1 - half, half + 1)]
     floor, fraction = sampling_cell(flow)
-    distance = offsets - fraction[..., None]
+    distance = fraction.new_tensor(offsets) - fraction[..., None]
     # As softmax: normalised, and safe where exp(-d² / (2 sigma²)) alone would underflow.
     weight_x, weight_y = (-(distance**2) / (2 * sigma**2)).softmax(dim=-1).unbind(1)
     weight = (weight_y[..., :, None] * weight_x[..., None, :]).flatten(3)
