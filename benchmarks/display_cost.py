@@ -147,6 +147,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks.display_cost", description=__doc__.split(":")[0])
     parser.add_argument("--iterations", type=positive_int, default=80, help="of each training")
     parser.add_argument("--rounds", type=positive_int, default=5, help="trainings per condition")
+    parser.add_argument("--only", default="", help="conditions that have this word, and 'off'")
     parser.add_argument("--gpu_id", default="-1", help="GPU to use, -1 for the CPU")
     return parser.parse_all(arguments)
 
@@ -215,15 +216,16 @@ def main(arguments: list[str] | None = None) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    results: dict[str, list[Measurement]] = {condition: [] for condition in CONDITIONS}
+    conditions = [name for name in CONDITIONS if name == "off" or options.only in name]
+    results: dict[str, list[Measurement]] = {condition: [] for condition in conditions}
     with tempfile.TemporaryDirectory() as folder:
         make_synthetic_dataset(
             ["--layout=market", f"--out={folder}/data", "--identities=10", "--no_flow"]
         )
         measure("off", 10, options.gpu_id, Path(folder), port)  # warms up
         for number in range(options.rounds):
-            for place in range(len(CONDITIONS)):  # each round starts with another
-                condition = CONDITIONS[(place + number) % len(CONDITIONS)]
+            for place in range(len(conditions)):  # each round starts with another
+                condition = conditions[(place + number) % len(conditions)]
                 run = measure(condition, options.iterations, options.gpu_id, Path(folder), port)
                 results[condition].append(run)
                 print(f"{condition}: {run.iterations_per_second:.2f} it/s", flush=True)
