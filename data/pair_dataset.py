@@ -199,7 +199,8 @@ class PairDataset(Dataset):
             "--fast_decode",
             action="store_true",
             help="training: JPEGs of twice the load size or more are shrunk while being decoded, "
-            "which takes half the time and gives slightly other pixels (not for test pairs)",
+            "which nearly halves the time of an image and gives slightly other pixels; test pairs "
+            "are always read exactly",
         )
         group.add_argument(
             "--max_dataset_size",

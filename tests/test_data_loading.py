@@ -55,6 +55,14 @@ def test_batches_are_the_items_to_the_last_bit(folder, workers):
     assert "mask2" in batch
 
 
+def test_tensors_of_odd_sizes_keep_their_values(folder):
+    """Three bytes a pixel and an odd number of pixels, with float32 of the poses beside them."""
+    dataset = folder.dataset(load_size=(33, 31))
+    (batch, *_) = create_loader(dataset, 1, training=False)
+    for key in ("P1", "P2", "BP2"):
+        assert torch.equal(batch[key][0], dataset[0][key])
+
+
 def test_workers_ship_a_tenth(folder):
     dataset = create_dataset(pg2_options(f"--dataroot={folder.root}"))
 
