@@ -238,6 +238,10 @@ class _NameMatcher:
     def find(self, name: str) -> str | None:
         if name in self._known:
             return name
+        # A name without its suffix is a piece of one, as at the end of a table that is cut off:
+        # p1 can be all that is there of p12.png.
+        if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+            return None
         if self._by_normalised is None:
             self._by_normalised = {}
             for known in self._known:

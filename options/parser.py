@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NoReturn
 
 from util.errors import UserError
@@ -50,6 +50,19 @@ class Parser(argparse.ArgumentParser):
             UserError: always; `message` names the option.
         """
         raise UserError(" ".join(message.split()))
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, which takes `--option=--` for an option with the value [].
+
+        Raises:
+            UserError: a value that does not fit its option.
+        """
+        for text in sys.argv[1:] if args is None else args:
+            if text.startswith("-") and text.endswith("=--"):
+                self.error(f"argument {text.removesuffix('=--')}: '--' is no value")
+        return super().parse_known_args(args, namespace)
 
     def parse_all(self, arguments: list[str] | None = None) -> argparse.Namespace:
         """Parse and refuse unknown options, naming the nearest known one.
