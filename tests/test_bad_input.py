@@ -68,7 +68,7 @@ class Place:
         ]  # fmt: skip
         self.results = f"--results_dir={root / 'pictures'}"
         self.commands = {
-            "train.py": [*self.network, "--display_id=0", "--vgg_weights=random"],
+            "train.py": [*self.network, "--display_id=0", "--vgg_weights=random", "--niter=1"],
             "test.py": [*self.network, self.results],
             "script.convert_to_tfrecord": [*data, f"--out={root / 'records'}"],
         }
