@@ -6,12 +6,13 @@ python test.py --name=pose_fashion_checkpoints --model=pose --attn_layer=2,3
 """
 
 from options.parser import run_program
-from options.test_options import parse_test_options
-from util.inference import run_inference
 
 
 def main() -> int:
     """Read the command line and generate."""
+    from options.test_options import parse_test_options
+    from util.inference import run_inference
+
     return run_inference(parse_test_options())
 
 

@@ -6,12 +6,13 @@ Stage 2:  the same with --model=pose --continue_train
 """
 
 from options.parser import run_program
-from options.train_options import parse_train_options
-from util.training import train
 
 
 def main() -> int:
     """Read the command line and train."""
+    from options.train_options import parse_train_options
+    from util.training import train
+
     return train(parse_train_options())
 
 

@@ -87,21 +87,22 @@ def split_fashion(
         workers: threads.
 
     Raises:
-        UserError: a list or the download is missing or empty, or no listed image was found.
+        UserError: a list or the download is missing or empty, or a list names no image that is
+            there; then nothing has been written.
     """
     root = Path(dataroot)
     highres = Path(highres) if highres is not None else root / HIGHRES_FOLDER
     lists = {phase: _read_list(root / f"{phase}.lst") for phase in phases}
     sources = _images_by_name(highres)
-    reports = [
-        _split_phase(root, phase, names, sources, link, workers) for phase, names in lists.items()
-    ]
-    if not any(report.found for report in reports):
-        raise UserError(
-            f"{highres}: holds none of the listed images; e.g. "
-            f"'{next(iter(sources))}' is there, '{reports[0].missing[0]}' is listed"
-        )
-    return reports
+    matches = {phase: _match(names, sources) for phase, names in lists.items()}
+    for phase, matched in matches.items():
+        if not any(matched.values()):
+            raise UserError(
+                f"{highres}: holds none of the images listed in {root / f'{phase}.lst'}; e.g. "
+                f"'{next(iter(sources))}' is there, '{next(iter(matched))}' is listed: use the "
+                "published lists, and the download's img_highres"
+            )
+    return [_split_phase(root, phase, found, link, workers) for phase, found in matches.items()]
 
 
 def _read_list(path: Path) -> list[str]:
@@ -140,31 +141,35 @@ def _images_by_name(highres: Path) -> dict[str, Path]:
     return sources
 
 
-def _split_phase(
-    root: Path, phase: str, names: list[str], sources: dict[str, Path], link: bool, workers: int
-) -> SplitReport:
+def _match(names: list[str], sources: dict[str, Path]) -> dict[str, Path | None]:
+    """Find the image of each name: that of the very name, else the only one spelt differently."""
     respelt: dict[str, list[Path]] = {}
     for name, path in sources.items():
         respelt.setdefault(normalised_name(name), []).append(path)
 
-    tasks, missing = [], []
+    found = {}
     for name in names:
-        source = sources.get(name)
-        if source is None:
-            candidates = respelt.get(normalised_name(name), [])
-            source = candidates[0] if len(candidates) == 1 else None
-        if source is None:
-            missing.append(name)
-        elif not (root / phase / name).exists():
-            tasks.append((source, root / phase / name))
+        candidates = respelt.get(normalised_name(name), [])
+        found[name] = sources.get(name, candidates[0] if len(candidates) == 1 else None)
+    return found
 
+
+def _split_phase(
+    root: Path, phase: str, sources: dict[str, Path | None], link: bool, workers: int
+) -> SplitReport:
+    missing = [name for name, source in sources.items() if source is None]
+    tasks = [
+        (source, root / phase / name)
+        for name, source in sources.items()
+        if source is not None and not (root / phase / name).exists()
+    ]
     run_in_parallel(lambda task: _place(*task, link), tasks, workers, phase)
     missing_file = root / f"missing-{phase}.txt"
     if missing:
         missing_file.write_text("\n".join(missing) + "\n", encoding="utf-8")
     else:
         missing_file.unlink(missing_ok=True)
-    return SplitReport(phase, len(names), len(tasks), missing)
+    return SplitReport(phase, len(sources), len(tasks), missing)
 
 
 def _place(source: Path, target: Path, link: bool) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,15 +11,19 @@ from torch.utils.data import DataLoader, Subset
 
 from data.pair_dataset import PairDataset
 from data.sampler import TrainingSampler
+from data.worker_failures import WorkerDeaths, error_chain, explain_failure
 from util.device import cpu_cores
-from util.errors import UserError
+
+_END = object()
+_worker_deaths = WorkerDeaths()
 
 
 class PairLoader(DataLoader):
-    """DataLoader without empty batches, whose workers raise the data set's one-line UserError.
+    """DataLoader without empty batches, which raises the data set's one-line UserErrors.
 
     Workers ship the parts of items; this process takes them to the device, where the data set
-    completes the batch.
+    completes the batch. A worker that dies, and memory that runs out, are UserErrors, too; they
+    come up only where a batch is asked for.
 
     Args:
         dataset: a PairDataset or a Subset of one.
@@ -35,13 +40,25 @@ class PairLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            for packed in super().__iter__():
+            with _worker_deaths.raised():
+                batches = super().__iter__()  # starts the workers
+            _worker_deaths.watch()
+            while True:
+                with _worker_deaths.raised():
+                    packed = next(batches, _END)
+                if packed is _END:
+                    return
                 if packed is not None:
                     yield self._pairs.complete(_unpack(*packed, self._device))
-        except UserError as error:
-            # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
-            last_line = str(error).rstrip().rsplit("\n", 1)[-1]
-            raise UserError(last_line.removeprefix("util.errors.UserError: ")) from None
+        except Exception as error:
+            explained = explain_failure(error, self._pairs)
+            if explained is None:
+                raise
+            # What the error holds on to would keep the other workers, and news of their end, here.
+            batches = None
+            for link in error_chain(error):
+                traceback.clear_frames(link.__traceback__)
+            raise explained from error
 
 
 def create_loader(

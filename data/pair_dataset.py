@@ -2,6 +2,7 @@
 
 import argparse
 import filecmp
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,6 +115,8 @@ class PairDataset(Dataset):
         # Shared memory, so that worker processes count too; each in its own slot, without a lock.
         slots = cpu_cores() + 1
         self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        # By process: its number, and the position of the pair that it is reading, else -1.
+        self._being_read = torch.full((slots, 2), -1, dtype=torch.int64).share_memory_()
         self._told: set[str] = set()
         self._rng = np.random.RandomState()
 
@@ -298,6 +301,23 @@ class PairDataset(Dataset):
         epoch, index = key if is_training_key else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
+        slot = self._being_read[self._slot()]
+        slot[0], slot[1] = os.getpid(), index
+        try:
+            return self._load_or_skip(epoch, index, is_training_key)
+        finally:
+            slot[1] = -1
+
+    def pairs_being_read(self) -> dict[int, tuple[str, str]]:
+        """Paths of the pair (see pair_paths) that each process is reading now, or died reading."""
+        return {pid: self.pair_paths(k) for pid, k in self._being_read.tolist() if k >= 0}
+
+    def _slot(self) -> int:
+        """Number of this process among those that read."""
+        worker = get_worker_info()
+        return 0 if worker is None else (worker.id + 1) % len(self._skipped_reads)
+
+    def _load_or_skip(self, epoch: int, index: int, is_training_key: bool) -> dict[str, Any] | None:
         if not self.skip_bad_samples:
             return self._load(epoch, index)
         # Training needs a full batch, so the next good pair serves; a test pair is left out.
@@ -311,9 +331,7 @@ class PairDataset(Dataset):
         return None
 
     def _note_skipped(self, error: UserError) -> None:
-        worker = get_worker_info()
-        slot = 0 if worker is None else worker.id + 1
-        self._skipped_reads[slot % len(self._skipped_reads)] += 1
+        self._skipped_reads[self._slot()] += 1
         if str(error) not in self._told:
             self._told.add(str(error))
             print(f"skipped: {error}", file=sys.stderr, flush=True)

@@ -164,7 +164,10 @@ def _read_features(place: RecordPlace) -> dict[str, Feature]:
 
 def _read_person(place: RecordPlace, features: dict[str, Feature], number: int) -> StoredPerson:
     try:
-        return read_person(features, number)
+        person = read_person(features, number)
+        if np.isnan(person.pose).all():
+            raise ValueError(f"no key point of image {number} is there")
+        return person
     except ValueError as error:
         raise _bad_record(place, error) from None
 

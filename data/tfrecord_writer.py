@@ -1,5 +1,7 @@
 """Writing a data set of image files and tables as PG2's TFRecords."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def write_records(
 
     Images that are RGB JPEG or PNG files of the records' size are stored as they are, others as
     PNG of what the data set reads. Key points are cut to whole pixels. The files depend on the
-    data alone, and each appears whole or not at all; files of the same names are replaced.
+    data alone, and appear whole when all are, or not at all; files of the same names are replaced.
 
     Args:
         dataset: of Market-1501 or DeepFashion, at its default size, without augmentation.
@@ -78,9 +80,13 @@ def write_records(
         return people[path]
 
     written, bad = 0, []
-    with tqdm(total=len(dataset), desc=stem, unit="pair", disable=None) as bar:
+    with (
+        _gone_if_empty(out),
+        contextlib.ExitStack() as files,
+        tqdm(total=len(dataset), desc=stem, unit="pair", disable=None) as bar,
+    ):
         for k, path in enumerate(paths):
-            with written_whole(path) as temporary, RecordWriter(temporary) as writer:
+            with RecordWriter(files.enter_context(written_whole(path))) as writer:
                 for index in range(len(dataset) * k // shards, len(dataset) * (k + 1) // shards):
                     bar.update()
                     try:
@@ -93,3 +99,16 @@ def write_records(
                     writer.write(serialise_example(pair_features(schema, source, target)))
                     written += 1
     return WrittenRecords(paths, written, bad)
+
+
+@contextlib.contextmanager
+def _gone_if_empty(folder: Path) -> Iterator[None]:
+    """Remove the folder after a failure that leaves nothing in a new one."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

@@ -6,14 +6,14 @@ chosen model and dataset bring themselves (`add_options` of each class).
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
 from options.parser import Parser
-from util.argument_types import non_negative_int, seed
+from util.argument_types import folder_name, non_negative_int, seed
 from util.device import cpu_cores
-from util.errors import UserError
 
 
 def _gpu_ids(text: str) -> list[int]:
@@ -29,7 +29,9 @@ def _gpu_ids(text: str) -> list[int]:
 def add_base_options(parser: Parser) -> None:
     """Add the options that every program of the project has."""
     group = parser.add_argument_group("experiment")
-    group.add_argument("--name", default="experiment_name", help="name of the experiment")
+    group.add_argument(
+        "--name", type=folder_name, default="experiment_name", help="name of the experiment"
+    )
     group.add_argument("--model", default="pose", help=f"model: {', '.join(model_names())}")
     group.add_argument("--checkpoints_dir", default="./result", help="folder of the experiments")
     group.add_argument(
@@ -86,7 +88,39 @@ def build_parser(
         parser.set_defaults(**part.option_defaults(given, is_train))
     # Last, so that reading the command line above does not answer it, and it shows those defaults.
     parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
+    parser.explain_unknown = partial(_explain_unknown, chosen, is_train)
     return parser
+
+
+def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> str | None:
+    """Say of what model, data set or program a flag is that the chosen ones do not have."""
+    from options.test_options import add_test_options
+    from options.train_options import add_train_options
+
+    def has(add_options: Callable[[Parser], object]) -> bool:
+        parser = Parser(add_help=False)
+        add_options(parser)
+        return flag in parser._option_string_actions
+
+    for train in (is_train, not is_train):
+        is_other = train != is_train
+        program = "train.py" if train else "test.py"
+        if is_other and has(add_train_options if train else add_test_options):
+            return f"{flag} is an option of {program}: leave it out here"
+        for kind, names, find, used in (
+            ("model", model_names(), find_model, chosen.model),
+            ("dataset_mode", dataset_names(), find_dataset, chosen.dataset_mode),
+        ):
+            owners = [
+                name for name in names if has(partial(find(name).add_options, is_train=train))
+            ]
+            if used in owners:
+                return f"{flag} is an option of {program}: leave it out here"
+            if owners:
+                whose = " or ".join(f"--{kind}={name}" for name in owners)
+                where = f" in {program}" if is_other else ""
+                return f"{flag} is an option of {whose}{where}; this is --{kind}={used}"
+    return None
 
 
 def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Namespace:
@@ -99,8 +133,6 @@ def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Name
     if options.dataroot is None:
         options.dataroot = f"./dataset/{options.dataset_mode}"
     options.nThreads = min(options.nThreads, cpu_cores())
-    if Path(options.name).name != options.name or options.name in ("", ".", ".."):
-        raise UserError(f"--name: got '{options.name}', expected a plain folder name")
     find_model(options.model).check_options(options)
     return options
 

@@ -2,19 +2,46 @@
 
 import argparse
 import difflib
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NoReturn
 
 from util.errors import UserError
+from util.memory_errors import is_out_of_memory, out_of_memory_text
+
+DEBUG = "--debug"
+# What takes less memory, most effective first; a program names those that it has.
+_LESS_MEMORY = {
+    "--batchSize": "a smaller --batchSize",
+    "--batch_size": "a smaller --batch_size",
+    "--load_size": "a smaller --load_size",
+    "--nThreads": "fewer --nThreads",
+    "--workers": "fewer --workers",
+}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations; its errors are UserErrors and name the nearest option."""
+    """argparse without abbreviations; its errors are UserErrors and name the nearest option.
+
+    Every parser has --debug, which `run_program` reads.
+
+    Attributes:
+        explain_unknown: given a flag that this parser does not know, says whose it is, or None.
+    """
+
+    in_use: ClassVar["Parser | None"] = None  # the one whose options the program runs with
 
     def __init__(self, **kwargs: object) -> None:
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
+        self.explain_unknown: Callable[[str], str | None] = lambda flag: None
+        self.add_argument(
+            DEBUG, action="store_true", help="show where in the program an error arose, too"
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError in place of argparse's usage text and exit.
@@ -22,7 +49,20 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always; `message` names the option.
         """
-        raise UserError(message)
+        raise UserError(" ".join(message.split()))
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, which takes `--option=--` for an option with the value [].
+
+        Raises:
+            UserError: a value that does not fit its option.
+        """
+        for text in sys.argv[1:] if args is None else args:
+            if text.startswith("-") and text.endswith("=--"):
+                self.error(f"argument {text.removesuffix('=--')}: '--' is no value")
+        return super().parse_known_args(args, namespace)
 
     def parse_all(self, arguments: list[str] | None = None) -> argparse.Namespace:
         """Parse and refuse unknown options, naming the nearest known one.
@@ -30,6 +70,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown option, or a value that does not fit its option.
         """
+        Parser.in_use = self
+        _interrupt_as_usual()
         options, unknown = self.parse_known_args(arguments)
         if unknown:
             raise UserError(self._unknown_message(unknown))
@@ -39,26 +81,70 @@ class Parser(argparse.ArgumentParser):
         flags = [text.split("=")[0] for text in unknown if text.startswith("-")]
         if not flags:
             return (
-                f"unexpected argument '{unknown[0]}': values follow their option (--option=value)"
+                f"unexpected argument {unknown[0]!r}: values follow their option (--option=value)"
             )
+        explained = self.explain_unknown(flags[0])
+        if explained:
+            return explained
         known = [name for action in self._actions for name in action.option_strings]
         nearest = difflib.get_close_matches(flags[0], known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
-        return f"unknown option {flags[0]}{hint}"
+        return f"unknown option {' '.join(flags[0].split())}{hint}"
 
 
 def run_program(main: Callable[..., int | None], *arguments: object) -> None:
-    """Run a program's main function and exit: 0, 2 with one line for a UserError, 130 for Ctrl-C.
+    """Run a program's main function and exit; mistakes are one line.
+
+    Exit codes: what `main` returns (None is 0); 2 for a UserError and for memory that ran out; 130
+    for Ctrl-C; 1, with a traceback, for anything else, as that is a defect of the program. With
+    --debug on the command line the traceback is shown for the others, too, before their line.
+
+    `main` imports what takes long before it calls `Parser.parse_all`: until then Ctrl-C ends the
+    process at once, because PyTorch aborts with a dump when an exception comes up in its import.
 
     Args:
-        main: the function; what it returns (None or a number) is the exit code.
+        main: the function.
         *arguments: handed to `main`.
     """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
     try:
         sys.exit(main(*arguments))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(error, f"error: {error}", 2)
+    except KeyboardInterrupt as error:
+        _end(error, "interrupted", 130)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _end(error, f"error: {out_of_memory_text(error)}{_memory_hint()}", 2)
+    finally:
+        _interrupt_as_usual()
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    os.write(2, b"interrupted\n")
+    os._exit(130)
+
+
+def _interrupt_as_usual() -> None:
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _memory_hint() -> str:
+    known = Parser.in_use._option_string_actions if Parser.in_use else {}
+    fixes = [fix for option, fix in _LESS_MEMORY.items() if option in known]
+    return f": try {', or '.join(fixes)}" if fixes else ": end other programs, or use less data"
+
+
+def _end(error: BaseException, line: str, code: int) -> NoReturn:
+    if DEBUG in sys.argv[1:]:
+        link: BaseException | None = error
+        while link is not None:  # `raise … from None` hides the cause from users, not from --debug
+            link.__suppress_context__ = False
+            link = link.__cause__ or link.__context__
+        traceback.print_exception(error)
+    print(line, file=sys.stderr)
+    sys.exit(code)

@@ -12,6 +12,7 @@ from util.argument_types import (
     positive_int,
     server_address,
 )
+from util.display import check_dashboard
 
 
 def add_train_options(parser: Parser) -> None:
@@ -165,4 +166,6 @@ def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespac
     Raises:
         UserError: unknown, malformed or contradictory options.
     """
-    return finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
+    options = finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
+    check_dashboard(options)  # before an earlier run is moved aside
+    return options

@@ -12,9 +12,6 @@ from pathlib import Path
 from options.parser import Parser, run_program
 from util.argument_types import positive_float, positive_int, seed
 from util.files import written_whole
-from util.metrics.comparison import CLUSTERS, Bootstrap
-from util.metrics.comparison_text import compare_text
-from util.metrics.runs import find_run, read_runs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, or a report that is missing, damaged or given twice.
     """
+    from util.metrics.comparison import CLUSTERS, Bootstrap
+    from util.metrics.comparison_text import compare_text
+    from util.metrics.runs import find_run, read_runs
+
     parser = Parser(prog="python -m script.compare_runs", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("reports", nargs="+", metavar="DIR", help="report folders, or their metrics.json")

@@ -7,9 +7,6 @@ python -m script.convert_to_tfrecord --dataset_mode=market --dataroot=dataset/ma
 import sys
 from pathlib import Path
 
-from data import find_dataset
-from data.tfrecord_schema import SCHEMAS
-from data.tfrecord_writer import write_records
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
 
@@ -20,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, tables, images, or a folder that cannot be written.
     """
+    from data import find_dataset
+    from data.tfrecord_schema import SCHEMAS
+    from data.tfrecord_writer import write_records
+
     parser = Parser(
         prog="python -m script.convert_to_tfrecord", description=__doc__.splitlines()[0]
     )

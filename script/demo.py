@@ -12,18 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from data import create_dataset, create_loader
-from models import create_model
-from options.base_options import run_folder
 from options.parser import Parser, run_program
-from options.test_options import parse_test_options
 from util.argument_types import positive_int
 from util.errors import UserError
-from util.evaluation import copy_source, evaluate, format_table, spread_indices
-from util.images import save_image
-from util.pictures import panels_of, sheet
 
 DATA, RESULTS = "./dataset/demo", "./eval_results/demo"
 SHARED_OPTIONS = ["--name=demo", "--dataset_mode=market", f"--dataroot={DATA}"]
@@ -73,6 +64,12 @@ def run_command(title: str, *arguments: str) -> None:
 
 def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
     """Scores of the baseline and both stages on test pairs of people that training never saw."""
+    from data import create_dataset, create_loader
+    from models import create_model
+    from options.base_options import run_folder
+    from options.test_options import parse_test_options
+    from util.evaluation import copy_source, evaluate
+
     common = [*SHARED_OPTIONS, f"--gpu_id={gpu_id}"]
     stages = [
         (
@@ -101,13 +98,23 @@ def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
 
 def picture_sheet(gpu_id: str, path: Path) -> None:
     """Write the sheet of test pairs spread over the identities: inputs, flow, mask, result."""
+    from torch.utils.data import Subset
+
+    from data import create_dataset, create_loader
+    from models import create_model
+    from options.base_options import run_folder
+    from options.test_options import parse_test_options
+    from util.evaluation import spread_indices
+    from util.images import save_image
+    from util.pictures import panels_of, sheet
+
     options = parse_test_options([*SHARED_OPTIONS, f"--gpu_id={gpu_id}", "--model=pose"])
     dataset = create_dataset(options)
     chosen = spread_indices(len(dataset), SHEET_PAIRS)
     model = create_model(options)
     model.load_for_test(run_folder(options), options.which_iter)
     loader = create_loader(
-        torch.utils.data.Subset(dataset, chosen), len(chosen), training=False, device=model.device
+        Subset(dataset, chosen), len(chosen), training=False, device=model.device
     )
     batch = model.to_device(next(iter(loader)))
     save_image(path, sheet(panels_of(batch, model.predict(batch)), scale=2))
@@ -115,6 +122,8 @@ def picture_sheet(gpu_id: str, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
+    from util.evaluation import format_table
+
     options = parse_demo_options(arguments)
     started = time.monotonic()
     run_command(

@@ -12,10 +12,8 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.fashion_preparation import split_fashion
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
-from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, no list or no download, or none of the listed images in it.
     """
+    from data.fashion_preparation import split_fashion
+    from util.device import cpu_cores
+
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--dataroot", default="./dataset/fashion", help="folder with train.lst and test.lst"

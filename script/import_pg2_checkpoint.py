@@ -5,8 +5,8 @@ python -m script.import_pg2_checkpoint path/to/model.ckpt-60000 --name pg2_marke
 
 from pathlib import Path
 
-from models.pg2_import import import_checkpoint
 from options.parser import Parser, run_program
+from util.argument_types import folder_name
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,11 +15,13 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, a checkpoint that cannot be read or does not fit, a used name.
     """
+    from models.pg2_import import import_checkpoint
+
     parser = Parser(
         prog="python -m script.import_pg2_checkpoint", description=__doc__.splitlines()[0]
     )
     parser.add_argument("checkpoint", help="path of the checkpoint's files without .index")
-    parser.add_argument("--name", required=True, help="name of the experiment")
+    parser.add_argument("--name", type=folder_name, required=True, help="name of the experiment")
     parser.add_argument("--checkpoints_dir", default="./result", help="folder of the experiments")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the latest checkpoint of a used name"

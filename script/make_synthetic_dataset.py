@@ -4,11 +4,8 @@ python -m script.make_synthetic_dataset --layout market --out dataset/synthetic
 python -m script.make_synthetic_dataset --layout fashion --out dataset/synthetic_fashion
 """
 
-from data.synthetic import make_dataset
-from data.synthetic.writer import LAYOUTS
 from options.parser import Parser, run_program
 from util.argument_types import non_negative_int, positive_int
-from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, or a folder that holds anything else.
     """
+    from data.synthetic import make_dataset
+    from data.synthetic.writer import LAYOUTS
+    from util.device import cpu_cores
+
     parser = Parser(
         prog="python -m script.make_synthetic_dataset", description=__doc__.splitlines()[0]
     )

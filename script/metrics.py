@@ -7,17 +7,15 @@ Writes eval_results/fashion.csv (one line) and eval_results/fashion_metrics/ (me
 protocol of every figure, metrics.csv per image, the gallery). Exit code 1: something was left out.
 """  # noqa: E501
 
-import argparse
-
 from options.parser import Parser, run_program
 from util.argument_types import non_negative_int, positive_int, size
-from util.device import cpu_cores
-from util.metrics.figures import PROTOCOLS
-from util.metrics.run import run_metrics
 
 
 def build_metrics_parser() -> Parser:
     """The command line of script.metrics."""
+    from util.device import cpu_cores
+    from util.metrics.figures import PROTOCOLS
+
     parser = Parser(prog="python -m script.metrics", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--gt_path", required=True, help="folder of the ground truth")
@@ -63,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options or folders.
     """
-    options: argparse.Namespace = build_metrics_parser().parse_all(arguments)
+    from util.metrics.run import run_metrics
+
+    options = build_metrics_parser().parse_all(arguments)
     return run_metrics(options)
 
 

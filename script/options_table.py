@@ -3,10 +3,7 @@
 import argparse
 from pathlib import Path
 
-from models import model_names
 from options.parser import Parser, run_program
-from options.test_options import build_test_parser
-from options.train_options import build_train_parser
 from util.errors import UserError
 
 START, END = "<!-- options: start -->", "<!-- options: end -->"
@@ -50,6 +47,10 @@ def table(parsers: dict[str, Parser]) -> list[str]:
 
 def options_markdown() -> str:
     """The tables of train.py and test.py, for all models, as markdown."""
+    from models import model_names
+    from options.test_options import build_test_parser
+    from options.train_options import build_train_parser
+
     parts = []
     for program, build in (("train.py", build_train_parser), ("test.py", build_test_parser)):
         parsers = {

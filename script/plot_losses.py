@@ -8,7 +8,6 @@ from pathlib import Path
 
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
-from util.loss_plot import plot_losses, read_losses
 
 
 def parse_plot_options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,6 +32,8 @@ def parse_plot_options(arguments: list[str] | None = None) -> argparse.Namespace
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw the picture."""
+    from util.loss_plot import plot_losses, read_losses
+
     options = parse_plot_options(arguments)
     losses, notes = read_losses(options.folders)
     for note in notes:

@@ -9,11 +9,8 @@ Every image of the phase's folder is resized, as the data set resizes it.
 import sys
 from pathlib import Path
 
-from data import dataset_names, find_dataset
-from data.resizing import resize_folder, resized_folder_name
 from options.parser import Parser, run_program
 from util.argument_types import positive_int, size
-from util.device import cpu_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, a folder without images, or one that cannot be written.
     """
+    from data import dataset_names, find_dataset
+    from data.resizing import resize_folder, resized_folder_name
+    from util.device import cpu_cores
+
     parser = Parser(prog="python -m script.resize_dataset", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_mode", required=True, help=", ".join(dataset_names()))
     parser.add_argument("--dataroot", help="folder of the data set; None is ./dataset/MODE")

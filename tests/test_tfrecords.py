@@ -355,7 +355,7 @@ def test_unreadable_images_stop_the_conversion_or_are_left_out(tmp_path, capsys)
     (folder.images / "p2.png").write_bytes(b"no image")
     command = ["--dataset_mode=market", f"--dataroot={folder.root}", f"--out={tmp_path / 'out'}"]
     assert "p2.png" in message_of(main, command)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     main([*command, "--skip_bad_samples"])
     printed = capsys.readouterr()
     assert "3 pairs in 1 files" in printed.out and "2 left out" in printed.out

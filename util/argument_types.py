@@ -2,7 +2,10 @@
 
 import argparse
 import math
+import os
 from urllib.parse import urlsplit
+
+_LONGEST_NAME = 200  # bytes; file systems take 255, and suffixes such as .earlier-1 are added
 
 
 def size(text: str) -> tuple[int, int]:
@@ -126,6 +129,20 @@ def _whole_number(text: str, lowest: int) -> int:
     if number < lowest:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {lowest}")
     return number
+
+
+def folder_name(text: str) -> str:
+    """Read the name of a folder, which is no path.
+
+    Raises argparse.ArgumentTypeError otherwise.
+    """
+    is_plain = text.strip() == text and text.isprintable() and not set(text) & set("/\\\0")
+    if not is_plain or text in ("", ".", "..") or len(os.fsencode(text)) > _LONGEST_NAME:
+        shown = text if len(text) <= 60 else f"{text[:59]}…"
+        raise argparse.ArgumentTypeError(
+            f"{shown!r} is not a plain folder name: give one without slashes, such as my_run"
+        )
+    return text
 
 
 def boolean(text: str) -> bool:

@@ -31,7 +31,7 @@ def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None)
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(_WIDE_MODES):
+            if image.mode.startswith(_WIDE_MODES) or _has_wide_channels(image):
                 raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
             if at_least is not None:
                 image.draft(None, at_least[::-1])
@@ -44,6 +44,11 @@ def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None)
     except Exception as error:  # Pillow's decoders raise many kinds for a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+
+
+def _has_wide_channels(image: Image.Image) -> bool:
+    """Whether Pillow would cut the 16 bits of a colour channel to 8 without a word."""
+    return any(";16" in str(tile[3]) for tile in image.tile)
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:

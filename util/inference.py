@@ -1,6 +1,7 @@
 """Generating the pictures of a test set."""
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -117,15 +118,20 @@ def run_inference(options: argparse.Namespace) -> int:
     for report in model.load_for_test(folder, options.which_iter):
         print(report)
     writer = ResultWriter(options)
+    _check_result_names(dataset)
     try:
         writer.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"--results_dir: {writer.folder} cannot be made ({error.strerror})"
         ) from error
+    if not os.access(writer.folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--results_dir: {writer.folder} cannot be written: choose another folder, or change "
+            "its permissions"
+        )
     with written_whole(folder / "test_opt.txt") as temporary:
         temporary.write_text(options_text(options), encoding="utf-8")
-    _check_result_names(dataset)
     chosen = range(len(dataset))
     if options.skip_existing:
         chosen = [

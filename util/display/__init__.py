@@ -19,6 +19,19 @@ DEFAULT_PORT = 8096
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+def check_dashboard(options: argparse.Namespace) -> None:
+    """Check that a server can be started here where that is asked for.
+
+    Raises:
+        UserError: --start_dashboard for another machine.
+    """
+    if options.start_dashboard and urlsplit(options.display_server).hostname not in _LOOPBACK:
+        raise UserError(
+            "--start_dashboard: starts a server on this machine, but --display_server is "
+            f"{options.display_server}"
+        )
+
+
 def create_display(options: argparse.Namespace, folder: Path, first_iteration: int = 1) -> Display:
     """The displays that the options ask for, as one.
 
@@ -28,7 +41,7 @@ def create_display(options: argparse.Namespace, folder: Path, first_iteration: i
         first_iteration: the next one of this model.
 
     Raises:
-        UserError: metrics.jsonl cannot be read, or --start_dashboard for another machine.
+        UserError: metrics.jsonl cannot be read.
     """
     displays: list[Display] = []
     if "visdom" in options.display_backend and options.display_id > 0:
@@ -75,10 +88,6 @@ def environment_name(name: str) -> str:
 def _start_dashboard(server: str, port: int, log: Path) -> bool:
     """Start a server if none answers; gives whether it was started."""
     host = urlsplit(server).hostname
-    if host not in _LOOPBACK:
-        raise UserError(
-            f"--start_dashboard: starts a server on this machine, but --display_server is {server}"
-        )
     try:
         socket.create_connection((host, port), timeout=1).close()
         return False

@@ -1,0 +1,151 @@
+"""What became of a data worker that died, in words; and when the program hears of it."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from torch.utils.data import Dataset
+
+from util.errors import UserError
+from util.memory_errors import is_out_of_memory, out_of_memory_text
+
+_DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\)")
+# A full /dev/shm kills a worker (Bus error), or fails its call.
+_SHARED_MEMORY = ("Bus error", "bus error", "shared memory", "</torch_", "No space left on device")
+_SHARED_MEMORY_FIX = (
+    "the shared memory (/dev/shm) through which workers hand over batches may be full: make it "
+    "larger (docker run --shm-size=8g), take a smaller --batchSize, or load without workers "
+    "(--nThreads=0)"
+)
+_TOO_MANY_FILES = ("Too many open files", "received 0 items of ancdata")
+
+
+def explain_failure(error: Exception, dataset: Dataset) -> UserError | None:
+    """Turn what a loader with workers raised into the one line of a UserError.
+
+    Args:
+        error: as a DataLoader raised it.
+        dataset: of the loader.
+
+    Returns:
+        None where it is neither a worker's death nor a lack of memory.
+    """
+    if isinstance(error, UserError):
+        # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
+        last_line = str(error).rstrip().rsplit("\n", 1)[-1]
+        return UserError(last_line.removeprefix("util.errors.UserError: "))
+    if not isinstance(error, MemoryError | RuntimeError | OSError | EOFError):
+        return None
+    text = " ".join(
+        map(str, error_chain(error))
+    )  # which of them knows the signal depends on timing
+    death = _DEATH.search(text)
+    # Batches are fetched through a socket from the worker that made them: it breaks with a death.
+    is_broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
+    if death is None and not (is_broken and "Traceback" not in text):
+        return _explain_lack(error, text)
+    readers = _dead_readers(dataset)
+    for _ in range(20 if death is None else 0):  # the socket breaks before the process is dead
+        if readers:
+            break
+        time.sleep(0.05)
+        readers = _dead_readers(dataset)
+    pids = death["pids"] if death else ", ".join(map(str, readers))
+    reading = " and ".join(readers.values())
+    signal_name = re.search(r"killed by signal: ([\w ]+)", text)
+    message = (
+        f"a data worker{f' (process {pids})' if pids else ''} "
+        f"{f'was killed ({signal_name[1].strip()})' if signal_name else 'ended unexpectedly'}"
+        f"{f' while it read {reading}' if reading else ''}: "
+    )
+    if any(part in text for part in _SHARED_MEMORY):
+        return UserError(message + _SHARED_MEMORY_FIX)
+    return UserError(
+        f"{message}the machine may have run out of memory; take fewer --nThreads or a smaller "
+        "--batchSize, or load without workers (--nThreads=0)"
+    )
+
+
+def _explain_lack(error: Exception, text: str) -> UserError | None:
+    if is_out_of_memory(error):
+        return UserError(
+            f"{out_of_memory_text(error)} while data was loaded: take fewer --nThreads, or a "
+            "smaller --batchSize"
+        )
+    if any(part in text for part in _SHARED_MEMORY):
+        return UserError(f"a data worker could not hand over a batch: {_SHARED_MEMORY_FIX}")
+    if any(part in text for part in _TOO_MANY_FILES):
+        return UserError(
+            "too many files are open: raise the limit (ulimit -n 4096), or take fewer --nThreads"
+        )
+    return None
+
+
+def error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _dead_readers(dataset: Dataset) -> dict[int, str]:
+    """Processes that died reading, and the files of the pair."""
+    try:
+        pairs = dataset.pairs_being_read()
+    except UserError:  # of records, which hold the names of their images
+        return {}
+    return {pid: " and ".join(paths) for pid, paths in pairs.items() if _is_dead(pid)}
+
+
+def _is_dead(pid: int) -> bool:
+    try:  # leaves it to be waited for by the one who started it
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # waited for already
+        return pid != os.getpid()
+
+
+class WorkerDeaths:
+    """Makes the death of a worker known only while a batch is waited for.
+
+    PyTorch raises it in a signal's handler, thus in the midst of whatever the program does then: a
+    half-taken step, or half-written checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._raise = None  # PyTorch's handler
+        self._waiting = 0
+        self._pending = False
+
+    def watch(self) -> None:
+        """Take over PyTorch's handler, which it sets when workers are started."""
+        if not hasattr(signal, "SIGCHLD"):
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler) and handler != self._handle:
+            self._raise = handler
+            signal.signal(signal.SIGCHLD, self._handle)
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within this block a death is raised: one that happened before, at its start."""
+        self._waiting += 1
+        try:
+            if self._pending and self._raise is not None:
+                self._pending = False
+                self._raise(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._waiting -= 1
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting and self._raise is not None:
+            self._raise(number, frame)
+        else:
+            self._pending = True

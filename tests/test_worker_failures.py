@@ -1,0 +1,121 @@
+"""Data workers that die, and memory that runs out: one line that says what was read and the fix."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from market_folder import Folder
+from torch.utils.data import Subset
+
+from data import create_loader
+from data.market_dataset import MarketDataset
+from data.worker_failures import explain_failure
+from util.errors import UserError
+
+
+class FatalDataset(MarketDataset):
+    """Ends the process that reads pair 2, as `fatal` says, when it is not the main one."""
+
+    fatal = "kill"
+    main = os.getpid()
+
+    def load_pair(self, index, rng):
+        if index == 2 and os.getpid() != self.main:
+            if self.fatal == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fatal == "exit":
+                os._exit(3)
+            raise MemoryError("Unable to allocate 3.64 TiB for an array with shape (1000000,)")
+        return super().load_pair(index, rng)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "market")
+
+
+@pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize("fatal", ["kill", "exit"])
+def test_a_worker_that_dies_names_what_it_read(folder, fatal, subset):
+    dataset = FatalDataset(folder.root, "train")
+    dataset.fatal = fatal
+    loader = create_loader(
+        Subset(dataset, range(5)) if subset else dataset, 1, training=False, workers=1
+    )
+    with pytest.raises(UserError) as raised:
+        list(loader)
+    message = str(raised.value)
+    source, target = dataset.pair_paths(2)
+    assert f"while it read {source} and {target}: " in message
+    assert "--nThreads=0" in message
+    assert "was killed (Killed)" in message or "ended unexpectedly" in message
+    assert "\n" not in message
+
+
+def test_memory_that_a_worker_lacks(folder):
+    dataset = FatalDataset(folder.root, "train")
+    dataset.fatal = "memory"
+    with pytest.raises(UserError, match=r"^out of memory \(3\.64 TiB .*--nThreads") as raised:
+        list(create_loader(dataset, 1, training=False, workers=1))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
+    """A step or a save is never cut short: not by a signal's handler in the midst of it."""
+    loader = create_loader(
+        MarketDataset(folder.root, "train"), 1, training=True, workers=1, shuffle=False
+    )
+    earlier = torch.multiprocessing.active_children()
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(torch.multiprocessing.active_children()) - set(earlier)
+    os.kill(worker.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    for _ in range(1000):  # Python code, at whose every step a handler could run
+        time.sleep(0)
+    with pytest.raises(UserError, match=rf"process {worker.pid}\) was killed \(Killed\): the mach"):
+        for _ in range(100):  # those that lie ready may come first
+            next(batches)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that "
+            "dataloader's workers are out of shared memory. Please try to raise your shared "
+            "memory limit.",
+            ["process 12) was killed (Bus error)", "/dev/shm", "--shm-size"],
+        ),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", ["12, 13", "--nThreads=0"]),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nTraceback …\nRuntimeError: "
+            "unable to write to file </torch_1_2_3>: No space left on device (28)",
+            ["/dev/shm", "--nThreads=0"],
+        ),
+        (
+            "[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 4000 bytes. Error code 12 (Cannot allocate memory)",
+            ["out of memory (4000 bytes", "--batchSize"],
+        ),
+    ],
+)
+def test_what_pytorch_says_becomes_one_line(text, parts):
+    error = explain_failure(RuntimeError(text), None)
+    assert isinstance(error, UserError)
+    assert all(part in str(error) for part in parts), str(error)
+    assert "\n" not in str(error)
+
+
+def test_a_defect_stays_what_it_is(folder):
+    class Defect(MarketDataset):
+        def load_pair(self, index, rng):
+            raise RuntimeError("shapes do not fit")
+
+    for workers in (0, 1):
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            list(create_loader(Defect(folder.root, "train"), 1, training=False, workers=workers))
+    assert Path(folder.root).is_dir()
