@@ -17,8 +17,14 @@ def pad_border(x: Tensor, pad: int) -> Tensor:
         `[B, C, H + 2 pad, W + 2 pad]`, channels last in memory: what convolutions and gathers of
         rows read fastest.
     """
-    if x.device.type == "cpu" and x.is_contiguous() and not torch.compiler.is_compiling():
-        return _PadBorder.apply(x, pad)
+    if torch.compiler.is_compiling():
+        # The compiler (PyTorch 2.15) mistakes the layout of the gradient of F.pad on the CPU.
+        for dim in (2, 3):
+            first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+            x = torch.cat([first] * pad + [x] + [last] * pad, dim)
+        return x.contiguous(memory_format=torch.channels_last)
+    if x.device.type == "cpu":
+        return _PadBorder.apply(x.contiguous(), pad)
     # F.pad takes care of deterministic mode on CUDA.
     return F.pad(x.contiguous(memory_format=torch.channels_last), (pad,) * 4, mode="replicate")
 
