@@ -662,11 +662,11 @@ def test_training_gives_the_same_with_and_without_display(fake, tiny_market, tmp
         assert all(torch.equal(first[name], other[name]) for name in first)
     pictures = ["source", "source pose", "target pose", "target", "result"]
     pictures += ["warped 1/4", "flow 1/4", "mask 1/4"]
-    owner = "person poseflownet"
-    assert titles(fake, "other") == {f"{owner}: {name}" for name in ["run", *PLOTS, *pictures]}
-    losses = window(fake, f"{owner}: losses", "other")["data"]
+    shown = {f"poseflownet: {name} (person)" for name in ["run", *PLOTS, *pictures]}
+    assert titles(fake, "other") == shown
+    losses = window(fake, "poseflownet: losses (person)", "other")["data"]
     assert [line["x"] for line in losses] == [[1, 2, 3]] * 2
-    assert window(fake, f"{owner}: source", "other")["opts"]["width"] == 100
+    assert window(fake, "poseflownet: source (person)", "other")["opts"]["width"] == 100
     assert shown.stdout.count("live display") == 1 and "live display" not in off.stdout
     assert dead.stdout.count("python -m script.dashboard") == 1
     assert f"--port={dead.args[-2].split('=')[1]}" in dead.stdout

@@ -183,6 +183,29 @@ def test_triton_interpreted():
     )
 
 
+def test_kernels_that_do_not_work_are_said_once_and_not_used(monkeypatch, capsys):
+    """On the CPU, with stand-ins for the kernels: right, wrong in a gradient, and failing."""
+
+    def failing(*_):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify …")
+
+    def wrong(table, index, weight):
+        return gather_sum._plain_gather_sum(table, index, 2 * weight - weight.detach())
+
+    for kernels, works, reason in (
+        (gather_sum._plain_gather_sum, True, None),
+        (wrong, False, "something else"),
+        (failing, False, "(Failed to find C compiler.)"),
+    ):
+        monkeypatch.setattr(gather_sum, "_fused_gather_sum", kernels)
+        gather_sum.triton_works.cache_clear()
+        assert [gather_sum.triton_works("cpu") for _ in range(2)] == [works] * 2
+        output = capsys.readouterr().out
+        assert output.count("\n") == (0 if works else 1)
+        assert reason is None or reason in output
+    gather_sum.triton_works.cache_clear()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.skipif(not gather_sum.TRITON_INSTALLED, reason="needs triton")

@@ -8,6 +8,7 @@ positions around a flowed position; they differ only in their weights:
     output = weighted_gather(source, index, weight)  # weight made from `fraction`
 """
 
+import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -91,7 +92,37 @@ def _takes_triton(source: Tensor) -> bool:
         and source.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and not torch.are_deterministic_algorithms_enabled()
         and TRITON_INSTALLED
+        and triton_works(str(source.device))
     )
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def triton_works(device: str) -> bool:
+    """Whether the kernels compile on a device and agree there with the plain path; tried once.
+
+    Where they do not (no C compiler for Triton's launcher, an unknown kind of GPU), one line says
+    so, and the plain path computes the same sums.
+    """
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(50, 20, generator=generator).to(device).requires_grad_()
+    index = torch.randint(50, (30, 4), generator=generator, dtype=torch.int32).to(device)
+    weight = torch.randn(30, 4, generator=generator).to(device).requires_grad_()
+    results = []
+    try:
+        with torch.enable_grad():
+            for gather_sum in (_plain_gather_sum, _fused_gather_sum):
+                output = gather_sum(table, index, weight)
+                gradients = torch.autograd.grad(output.square().sum(), (table, weight))
+                results.append([output, *gradients])
+    except Exception as error:  # Triton and its compilers raise what they like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    else:
+        if all(map(functools.partial(torch.allclose, rtol=1e-4, atol=1e-4), *results)):
+            return True
+        reason = "they compute something else than PyTorch's own operations"
+    print(f"{device}: without the Triton kernels ({reason}); same results, less speed")
+    return False
 
 
 def _fused_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -379,10 +379,9 @@ class VisdomDisplay(Display):
 
     def _title(self, title: str, model: str | None = None) -> str:
         target = self._target
-        owner = model or target.model
-        if target.env != target.name:
-            owner = f"{target.name} {owner}"
-        return _plain(f"{owner}: {title}")
+        # Last, because a narrow pane cuts off the end.
+        name = f" ({target.name})" if target.env != target.name else ""
+        return _plain(f"{model or target.model}: {title}{name}")
 
 
 def _plain(title: str) -> str:
