@@ -190,7 +190,7 @@ def test_text_from_file_names_is_escaped(fake, displays):
     display.scalars(1, plots_of(record(1)))
     display.pictures(1, PANELS, [f"{name}.jpg to b.jpg"] * 4)
     display.close()
-    text = window(fake, '_img src=x onerror="alert(1)"_ pose: run', "shared")["data"][0]["content"]
+    text = window(fake, 'pose: run (_img src=x onerror="alert(1)"_)', "shared")["data"][0]["content"]
     assert "<img" not in text and text.count(html.escape(name)) == 5
     assert not any("<" in title for title in titles(fake, "shared"))
 
@@ -662,8 +662,8 @@ def test_training_gives_the_same_with_and_without_display(fake, tiny_market, tmp
         assert all(torch.equal(first[name], other[name]) for name in first)
     pictures = ["source", "source pose", "target pose", "target", "result"]
     pictures += ["warped 1/4", "flow 1/4", "mask 1/4"]
-    shown = {f"poseflownet: {name} (person)" for name in ["run", *PLOTS, *pictures]}
-    assert titles(fake, "other") == shown
+    wanted = {f"poseflownet: {name} (person)" for name in ["run", *PLOTS, *pictures]}
+    assert titles(fake, "other") == wanted
     losses = window(fake, "poseflownet: losses (person)", "other")["data"]
     assert [line["x"] for line in losses] == [[1, 2, 3]] * 2
     assert window(fake, "poseflownet: source (person)", "other")["opts"]["width"] == 100
