@@ -190,7 +190,8 @@ def test_text_from_file_names_is_escaped(fake, displays):
     display.scalars(1, plots_of(record(1)))
     display.pictures(1, PANELS, [f"{name}.jpg to b.jpg"] * 4)
     display.close()
-    text = window(fake, 'pose: run (_img src=x onerror="alert(1)"_)', "shared")["data"][0]["content"]
+    title = 'pose: run (_img src=x onerror="alert(1)"_)'
+    text = window(fake, title, "shared")["data"][0]["content"]
     assert "<img" not in text and text.count(html.escape(name)) == 5
     assert not any("<" in title for title in titles(fake, "shared"))
 
