@@ -193,13 +193,6 @@ class BaseModel(ABC):
             for network, mode in modes.items():
                 network.train(mode)
 
-    def to_device(self, batch: Batch) -> Batch:
-        """The batch with its tensors on the model's device."""
-        return {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
-
     def set_learning_rates(self, factor: float, iteration: int) -> None:
         """Set every optimiser's learning rate to `factor` times the one it was made with.
 

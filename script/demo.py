@@ -92,7 +92,7 @@ def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
         model.load_for_test(run_folder(options), options.which_iter)
         if not rows:
             rows.append(("copy of the source (zero flow)", evaluate(copy_source, loader)))
-        rows.append((title, evaluate(model.predict, loader, model.to_device)))
+        rows.append((title, evaluate(model.predict, loader)))
     return rows
 
 
@@ -116,7 +116,7 @@ def picture_sheet(gpu_id: str, path: Path) -> None:
     loader = create_loader(
         Subset(dataset, chosen), len(chosen), training=False, device=model.device
     )
-    batch = model.to_device(next(iter(loader)))
+    batch = next(iter(loader))
     save_image(path, sheet(panels_of(batch, model.predict(batch)), scale=2))
 
 

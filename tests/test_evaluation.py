@@ -107,20 +107,6 @@ def test_pairs_without_visible_pixel_have_no_flow_error(dataset):
     assert math.isnan(evaluate(copy_source, [batch])["EPE"])
 
 
-def test_batches_go_to_the_device_first(dataset):
-    seen = []
-
-    def to_device(batch):
-        return {**batch, "moved": True}
-
-    def predict(batch):
-        seen.append(batch["moved"])
-        return copy_source(batch)
-
-    evaluate(predict, loader(dataset, 3), to_device)
-    assert seen == [True, True]
-
-
 @pytest.mark.parametrize(
     ("length", "count", "expected"),
     [(5, 3, [0, 2, 4]), (3, 5, [0, 1, 2]), (1, 4, [0]), (7, 1, [0]), (4, 4, [0, 1, 2, 3])],

@@ -53,7 +53,6 @@ def score_batch(batch: Batch, prediction: Prediction) -> list[dict[str, float]]:
 def evaluate(
     predict: Callable[[Batch], Prediction],
     loader: Iterable[Batch],
-    to_device: Callable[[Batch], Batch] = lambda batch: batch,
     description: str = "evaluating",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
@@ -61,8 +60,7 @@ def evaluate(
 
     Args:
         predict: from a batch to a prediction.
-        loader: batches of dataset items, each pair once.
-        to_device: brings a batch to where `predict` wants it.
+        loader: batches of dataset items on the device of `predict`, each pair once.
         description: text of the progress bar.
         should_stop: asked before every batch.
 
@@ -74,7 +72,6 @@ def evaluate(
     for batch in tqdm(loader, desc=description, leave=False, disable=None):
         if should_stop():
             return None
-        batch = to_device(batch)
         scores += score_batch(batch, predict(batch))
     means = {
         name: _mean([score[name] for score in scores]) for name in (scores[0] if scores else {})

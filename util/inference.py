@@ -149,7 +149,6 @@ def run_inference(options: argparse.Namespace) -> int:
     started, written = time.monotonic(), 0
     with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:
         for batch in loader:
-            batch = model.to_device(batch)
             writer.write(batch, model.predict(batch))
             bar.update(len(batch["P1_path"]))
             written += len(batch["P1_path"])

@@ -84,7 +84,7 @@ def make_evaluation(
             workers=options.nThreads,
             device=model.device,
         )
-        return evaluate(model.predict, loader, model.to_device, should_stop=lambda: bool(stop))
+        return evaluate(model.predict, loader, should_stop=lambda: bool(stop))
 
     return run
 
@@ -218,7 +218,6 @@ class Trainer:
             started = time.monotonic()
             batch = next(batches)
             self._data_wait += time.monotonic() - started
-            batch = self.model.to_device(batch)
             self._iterate(self.iteration + 1, batch, bar)
             self.iteration += 1
             finished = time.monotonic()
