@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from torch.utils.data import Dataset
-
+from data.pair_dataset import PairDataset
 from util.errors import UserError
 from util.memory_errors import is_out_of_memory, out_of_memory_text
 
@@ -25,7 +24,7 @@ _SHARED_MEMORY_FIX = (
 _TOO_MANY_FILES = ("Too many open files", "received 0 items of ancdata")
 
 
-def explain_failure(error: Exception, dataset: Dataset) -> UserError | None:
+def explain_failure(error: Exception, dataset: PairDataset) -> UserError | None:
     """Turn what a loader with workers raised into the one line of a UserError.
 
     Args:
@@ -41,9 +40,8 @@ def explain_failure(error: Exception, dataset: Dataset) -> UserError | None:
         return UserError(last_line.removeprefix("util.errors.UserError: "))
     if not isinstance(error, MemoryError | RuntimeError | OSError | EOFError):
         return None
-    text = " ".join(
-        map(str, error_chain(error))
-    )  # which of them knows the signal depends on timing
+    # Which of them knows the signal depends on timing.
+    text = " ".join(map(str, error_chain(error)))
     death = _DEATH.search(text)
     # Batches are fetched through a socket from the worker that made them: it breaks with a death.
     is_broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
@@ -93,7 +91,7 @@ def error_chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _dead_readers(dataset: Dataset) -> dict[int, str]:
+def _dead_readers(dataset: PairDataset) -> dict[int, str]:
     """Processes that died reading, and the files of the pair."""
     try:
         pairs = dataset.pairs_being_read()

@@ -22,14 +22,14 @@ class FatalDataset(MarketDataset):
     fatal = "kill"
     main = os.getpid()
 
-    def load_pair(self, index, rng):
+    def read_people(self, index):
         if index == 2 and os.getpid() != self.main:
             if self.fatal == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fatal == "exit":
                 os._exit(3)
             raise MemoryError("Unable to allocate 3.64 TiB for an array with shape (1000000,)")
-        return super().load_pair(index, rng)
+        return super().read_people(index)
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
         ),
     ],
 )
-def test_what_pytorch_says_becomes_one_line(text, parts):
-    error = explain_failure(RuntimeError(text), None)
+def test_what_pytorch_says_becomes_one_line(folder, text, parts):
+    error = explain_failure(RuntimeError(text), folder.dataset())
     assert isinstance(error, UserError)
     assert all(part in str(error) for part in parts), str(error)
     assert "\n" not in str(error)
@@ -112,7 +112,7 @@ def test_what_pytorch_says_becomes_one_line(text, parts):
 
 def test_a_defect_stays_what_it_is(folder):
     class Defect(MarketDataset):
-        def load_pair(self, index, rng):
+        def read_people(self, index):
             raise RuntimeError("shapes do not fit")
 
     for workers in (0, 1):
