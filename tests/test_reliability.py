@@ -135,6 +135,20 @@ def test_a_stop_does_not_wait_for_an_evaluation(tiny_market, tmp_path):
     assert not (tmp_path / "person" / "eval_log.txt").exists()
 
 
+def test_an_unreadable_image_ends_the_run_though_workers_wait(tiny_market, tmp_path):
+    """What was trained is saved, and the program ends: it does not wait for its workers."""
+    shutil.copytree(tiny_market, tmp_path / "data")
+    pairs = (tmp_path / "data" / "market-pairs-train.csv").read_text().splitlines()
+    image = tmp_path / "data" / "train" / pairs[-1].split(",")[0]
+    image.write_bytes(image.read_bytes()[:700])
+    process = run_python(
+        "train.py", *FLOW, *places(tmp_path / "data", tmp_path), "--nThreads=2", "--niter=9",
+        "--serial_batches", "--batchSize=1", timeout=60,
+    )  # fmt: skip
+    assert_one_line_error(process, str(image), "row 8 of", "--skip_bad_samples")
+    assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 6
+
+
 # NaN and infinity.
 
 

@@ -189,6 +189,7 @@ class Trainer:
             self.lock,
             StopRequest() as stop,
             contextlib.closing(self.display),
+            contextlib.closing(self.loader),
             bar,
         ):
             try:
