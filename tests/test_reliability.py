@@ -145,8 +145,8 @@ def test_an_unreadable_image_ends_the_run_though_workers_wait(tiny_market, tmp_p
         "train.py", *FLOW, *places(tmp_path / "data", tmp_path), "--nThreads=2", "--niter=9",
         "--serial_batches", "--batchSize=1", timeout=60,
     )  # fmt: skip
-    assert_one_line_error(process, str(image), "row 8 of", "--skip_bad_samples")
-    assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 6
+    assert_one_line_error(process, str(image), "row 9 of", "--skip_bad_samples")
+    assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 7
 
 
 # NaN and infinity.
