@@ -71,6 +71,7 @@ class Case(NamedTuple):
     arguments: list[str]
     warm_up: int
     steps: int
+    with_parts: bool
 
 
 class Measurement(NamedTuple):
@@ -174,7 +175,7 @@ def measure(case: Case) -> Measurement:
             seconds.append(now(model.device) - start)
         memory = peak_memory(model.device)
         losses = {name: value.item() for name, value in losses.items()}
-        parts = measure_parts(model, batches)
+        parts = measure_parts(model, batches) if case.with_parts else {}
     return Measurement(seconds[case.warm_up :], seconds[0], {"data": data, **parts}, memory, losses)
 
 
@@ -263,6 +264,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), help="settings [all there are]")
     parser.add_argument("--warm_up", type=positive_int, default=4, help="steps before those")
     parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per row")
+    parser.add_argument("--no_parts", action="store_true", help="measure whole steps only")
     parser.add_argument("--gpu_id", default="-1", help="GPU to use, -1 for the CPU")
     return parser.parse_all(arguments)
 
@@ -289,7 +291,15 @@ def main(arguments: list[str] | None = None) -> int:
                         f"--batchSize={batch}", f"--gpu_ids={options.gpu_id}",
                         "--vgg_weights=random", "--display_id=0", *ROWS[row],
                     ]  # fmt: skip
-                    case = Case(row, stage, layout, train, options.warm_up, options.steps)
+                    case = Case(
+                        row,
+                        stage,
+                        layout,
+                        train,
+                        options.warm_up,
+                        options.steps,
+                        not options.no_parts,
+                    )
                     results[row] = measure_apart(case)
                 print(f"{table(results)}\n\n{parts_table(results)}", flush=True)
     return 0

@@ -68,9 +68,7 @@ def set_up_device(options: argparse.Namespace) -> None:
 
     On the CPU of a machine with glibc it also keeps freed memory for the next iteration.
     """
-    precision = "tf32" if options.tf32 else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision  # PyTorch wants both alike
+    torch.backends.cudnn.allow_tf32 = options.tf32
     if options.deterministic:
         # cuBLAS reads it when it starts; without it, its workspaces depend on timing.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
