@@ -310,7 +310,10 @@ class BaseModel(ABC):
             return TrainingStart([*lines, fresh], earlier_model=state["model"], networks=loaded)
         for name, optimizer in self.optimizers.items():
             rates = [group["initial_lr"] for group in optimizer.param_groups]
+            is_fused = optimizer.defaults.get("fused")
             try:
+                for group in state["optimizers"][name]["param_groups"]:
+                    group["fused"] = is_fused  # how it is computed is this run's choice
                 optimizer.load_state_dict(state["optimizers"][name])
             except (KeyError, ValueError) as error:
                 raise UserError(

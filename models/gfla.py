@@ -4,11 +4,12 @@ Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVP
 """
 
 import argparse
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.base_model import BaseModel, Batch
+from models.base_model import BaseModel, Batch, TrainingStart
 from models.losses.correctness import correctness_loss
 from models.losses.regularity import regularity_loss
 from models.networks.init import INIT_TYPES
@@ -17,6 +18,7 @@ from models.networks.vgg import VGG19Features
 from options.parser import Parser
 from util.argument_types import boolean, non_negative_float
 from util.errors import UserError
+from util.precision import AMP_TYPES, add_network_options, check_bfloat16, compile_network
 
 # The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
 # discriminator's depth.
@@ -88,6 +90,7 @@ class GFLAModel(BaseModel):
             default="imagenet",
             help="VGG19 of the losses: imagenet (torchvision's download), a file, or random",
         )
+        add_network_options(parser)
 
     @staticmethod
     def check_options(options: argparse.Namespace) -> None:
@@ -133,7 +136,55 @@ class GFLAModel(BaseModel):
         coarse_to_fine = sorted(options.attn_layer, reverse=True)
         self.correctness_features = [f"relu{layer + 1}_1" for layer in coarse_to_fine]
         if options.is_train:
-            self.vgg = VGG19Features(options.vgg_weights).to(self.device)
+            if options.amp == "bf16":
+                check_bfloat16(self.device)
+            self.vgg = VGG19Features(
+                options.vgg_weights,
+                # On a CPU its convolutions and poolings take about half the time this way.
+                channels_last=options.channels_last or self.device.type == "cpu",
+                dtype=AMP_TYPES[options.amp],
+            ).to(self.device)
+            self.run_vgg = self.compiled(self.vgg)
+
+    def compiled(self, network: nn.Module) -> nn.Module:
+        """The network as training calls it: compiled with --compile, else itself."""
+        return compile_network(network, self.device) if self.options.compile else network
+
+    def adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        """The optimiser of a network at the published settings."""
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=rate,
+            betas=(0.0, 0.999),
+            fused=self.options.fused_optimizer or None,
+        )
+
+    def move_networks(self) -> None:
+        """Bring the networks to the device, in the memory layout of --channels_last."""
+        layout = torch.channels_last if self.uses_channels_last else torch.preserve_format
+        for network in self.networks.values():
+            network.to(self.device, memory_format=layout)
+
+    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
+        """Load what there is to go on with; see BaseModel. The file may have another layout."""
+        start = super().load_for_training(folder, label)
+        for optimizer in self.optimizers.values():
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    # A fused step walks through memory: averages must lie as their parameter does.
+                    if value.shape == parameter.shape:
+                        state[name] = torch.empty_like(parameter).copy_(value)
+        return start
+
+    @property
+    def uses_channels_last(self) -> bool:
+        """Whether the networks' features are laid out as [B, H, W, C]."""
+        return getattr(self.options, "channels_last", False)
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the networks compute as --amp says; losses are computed outside."""
+        is_on = self.options.amp != "off"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
     def flow_losses(
         self, flows: list[Tensor], source: dict[str, Tensor], target: dict[str, Tensor]
@@ -157,9 +208,11 @@ class GFLAModel(BaseModel):
     @torch.no_grad()
     def constant_features(self, image: Tensor, names: list[str]) -> dict[str, Tensor]:
         """VGG19 features through which no gradient flows (those of P1 and P2)."""
-        return self.vgg(image, names)
+        return self.run_vgg(image, names)
 
-    @staticmethod
-    def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """What the networks read: source image, source pose, target pose."""
-        return batch["P1"], batch["BP1"], batch["BP2"]
+        inputs = batch["P1"], batch["BP1"], batch["BP2"]
+        if self.uses_channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
+        return inputs

@@ -16,6 +16,7 @@ from options.parser import Parser
 from util.argument_types import boolean, non_negative_float, positive_int
 from util.checkpoints import LoadReport
 
+IMAGE_LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
 LOSS_WEIGHTS = (
     ("--lambda_rec", 5.0, "L1 to the target"),
     ("--lambda_g", 2.0, "adversarial"),
@@ -73,8 +74,7 @@ class PoseModel(GFLAModel):
         self.networks = {"G": self.generator}
         if options.is_train:
             self._prepare_training(options)
-        for network in self.networks.values():
-            network.to(self.device)
+        self.move_networks()
 
     def _prepare_training(self, options: argparse.Namespace) -> None:
         self.discriminator = ResDiscriminator(
@@ -88,12 +88,15 @@ class PoseModel(GFLAModel):
             ("G", self.generator, options.lr),
             ("D", self.discriminator, options.lr * options.ratio_g2d),
         ):
-            optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=(0.0, 0.999))
-            self.add_optimizer(name, optimizer)
+            self.add_optimizer(name, self.adam(network, rate))
+        self.run_generator = self.compiled(self.generator)
+        self.run_discriminator = self.compiled(self.discriminator)
 
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One forward of G, D's step on it, then G's step against the updated, frozen D."""
-        image, flows, _ = self.generator(*self.inputs(batch))
+        with self.autocast():
+            image, flows, _ = self.run_generator(*self.inputs(batch))
+        image = image.to(torch.float32)
         dis_loss = self._step_discriminator(batch["P2"], image.detach())
         losses = self._generator_losses(batch, image, flows)
         self.optimizers["G"].zero_grad(set_to_none=True)
@@ -103,8 +106,9 @@ class PoseModel(GFLAModel):
 
     def _step_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         self.discriminator.requires_grad_(True)
-        loss = self.adversarial.discriminator(self.discriminator(real), self.discriminator(fake))
+        loss = self.adversarial.discriminator(self._logits(real), self._logits(fake))
         if self.options.gan_mode == "wgan-gp":
+            # Uncompiled and in float32: it is differentiated twice.
             loss = loss + gradient_penalty(self.discriminator, real, fake)
         self.optimizers["D"].zero_grad(set_to_none=True)
         self.update("D", loss, {"dis_img_gen": loss})
@@ -114,19 +118,30 @@ class PoseModel(GFLAModel):
     def _generator_losses(
         self, batch: Batch, image: Tensor, flows: list[Tensor]
     ) -> dict[str, Tensor]:
-        options, image_layers = self.options, [*CONTENT_LAYERS, *STYLE_LAYERS]
+        options = self.options
         source = self.constant_features(batch["P1"], self.correctness_features)
-        target = self.constant_features(batch["P2"], [*image_layers, *self.correctness_features])
-        generated = self.vgg(image, image_layers)
+        target = self.constant_features(batch["P2"], [*IMAGE_LAYERS, *self.correctness_features])
+        content, style = self._perceptual_losses(image, batch["P2"], target)
         correctness, regularity = self.flow_losses(flows, source, target)
         return {
             "app_gen": options.lambda_rec * (image - batch["P2"]).abs().mean(),
             "correctness_gen": options.lambda_correct * correctness,
-            "content_gen": options.lambda_content * content_loss(generated, target),
-            "style_gen": options.lambda_style * style_loss(generated, target),
+            "content_gen": options.lambda_content * content,
+            "style_gen": options.lambda_style * style,
             "regularization": options.lambda_regularization * regularity,
-            "ad_gen": options.lambda_g * self.adversarial.generator(self.discriminator(image)),
+            "ad_gen": options.lambda_g * self.adversarial.generator(self._logits(image)),
         }
+
+    def _perceptual_losses(
+        self, image: Tensor, target_image: Tensor, target: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Content and style loss of the generated image, without weights."""
+        generated = self.run_vgg(image, IMAGE_LAYERS)
+        return content_loss(generated, target), style_loss(generated, target)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        with self.autocast():
+            return self.run_discriminator(image).to(torch.float32)
 
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The generated picture, with the flow fields and masks it was made with."""

@@ -2,7 +2,6 @@
 
 import argparse
 
-import torch
 from torch import Tensor
 
 from models.base_model import Batch, Prediction
@@ -42,16 +41,15 @@ class PoseFlowNetModel(GFLAModel):
         self.networks = {"G": self.generator}
         if options.is_train:
             init_weights(self.generator, options.init_type)
-            self.add_optimizer(
-                "G",
-                torch.optim.Adam(self.generator.parameters(), lr=options.lr, betas=(0.0, 0.999)),
-            )
-        self.generator.to(self.device)
+            self.add_optimizer("G", self.adam(self.generator, options.lr))
+            self.run_generator = self.compiled(self.generator)
+        self.move_networks()
 
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One step on the flow estimator; see BaseModel."""
         options = self.options
-        flows, _ = self.generator(*self.inputs(batch))
+        with self.autocast():
+            flows, _ = self.run_generator(*self.inputs(batch))
         source = self.constant_features(batch["P1"], self.correctness_features)
         target = self.constant_features(batch["P2"], self.correctness_features)
         correctness, regularity = self.flow_losses(flows, source, target)

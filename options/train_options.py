@@ -13,6 +13,7 @@ from util.argument_types import (
     server_address,
 )
 from util.display import check_dashboard
+from util.precision import add_device_options
 
 
 def add_train_options(parser: Parser) -> None:
@@ -56,6 +57,8 @@ def add_train_options(parser: Parser) -> None:
         default=0.1,
         help="step, exponent: factor of the learning rate",
     )
+
+    add_device_options(parser.add_argument_group("speed"))
 
     group = parser.add_argument_group("records")
     group.add_argument(

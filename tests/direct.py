@@ -31,8 +31,8 @@ def block_extractor(source: Tensor, flow: Tensor, k: int) -> Tensor:
     """Blocks `[B, C, kH, kW]`: taps -(k // 2) … k - 1 - k // 2 around p + flow(p)."""
     batch, _, height, width = flow.shape
     grid_y, grid_x = torch.meshgrid(
-        torch.arange(height, dtype=flow.dtype),
-        torch.arange(width, dtype=flow.dtype),
+        torch.arange(height, dtype=flow.dtype, device=flow.device),
+        torch.arange(width, dtype=flow.dtype, device=flow.device),
         indexing="ij",
     )
     x, y = flow[:, 0] + grid_x, flow[:, 1] + grid_y

@@ -5,6 +5,7 @@ import torch
 from golden_formula import fill_by_formula, golden, image_batch, pose_batch, statistics
 from torch import nn
 
+from models.networks.blocks import InstanceNorm
 from models.networks.discriminator import ResDiscriminator
 from models.networks.flow_estimator import FlowEstimator
 from models.networks.flow_generator import FlowGenerator
@@ -241,7 +242,7 @@ def test_orthogonal_initialisation():
             assert (layer.weight == 1).all()
             assert (layer.bias == 0).all()
             kinds.add(type(layer))
-    assert kinds == {nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d}
+    assert kinds == {nn.Conv2d, nn.ConvTranspose2d, InstanceNorm}
 
 
 @pytest.mark.parametrize(

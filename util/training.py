@@ -22,6 +22,7 @@ from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
 from util.file_groups import remove_leftovers
 from util.pictures import panels_of, sheet
+from util.precision import set_up_device
 from util.run_folder import drop_old_checkpoints, keep_stage, prepare_folder
 from util.run_lock import RunLock
 from util.run_log import RunLog
@@ -101,6 +102,7 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        set_up_device(options)
         seed_everything(options.seed, 0)
         self.dataset = create_dataset(options)
         self.model = create_model(options)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,12 +15,16 @@ def content_loss(features: Mapping[str, Tensor], target_features: Mapping[str, T
 
     Args:
         features: VGG19 features of the output, name -> `[B, C, h, w]`; other names are ignored.
+            Half-precision features are compared in float32.
         target_features: the same of the true image.
 
     Returns:
         A scalar.
     """
-    return sum(F.l1_loss(features[name], target_features[name]) for name in CONTENT_LAYERS)
+    return sum(
+        F.l1_loss(_precise(features[name]), _precise(target_features[name]))
+        for name in CONTENT_LAYERS
+    )
 
 
 def style_loss(features: Mapping[str, Tensor], target_features: Mapping[str, Tensor]) -> Tensor:
@@ -35,6 +40,14 @@ def style_loss(features: Mapping[str, Tensor], target_features: Mapping[str, Ten
 
 def gram_matrix(feature: Tensor) -> Tensor:
     """Channel products `[B, C, C]` of `feature` `[B, C, h, w]`, divided by h · w · C."""
-    batch, channels, height, width = feature.shape
-    flat = feature.reshape(batch, channels, height * width)
-    return flat @ flat.transpose(1, 2) / (height * width * channels)
+    size = feature.shape[1:].numel()
+    # Each layout in memory has a form that copies neither the feature nor its gradient.
+    if feature.is_contiguous(memory_format=torch.channels_last):
+        rows = _precise(feature).permute(0, 2, 3, 1).flatten(1, 2)
+        return rows.transpose(1, 2) @ rows / size
+    flat = _precise(feature).flatten(2)
+    return flat @ flat.transpose(1, 2) / size
+
+
+def _precise(feature: Tensor) -> Tensor:
+    return feature.to(torch.promote_types(feature.dtype, torch.float32))

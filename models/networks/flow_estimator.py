@@ -92,6 +92,9 @@ class FlowEstimator(nn.Module):
         for i in range(self.decoder_layers):
             x = getattr(self, f"decoder{i}")(x) + getattr(self, f"jump{i}")(skips.pop())
             if i in self.output_stages:
-                flows.append(getattr(self, f"output{i}")(x))
+                # Half precision would round a flow of 10 pixels to sixteenths of a pixel.
+                with torch.autocast(x.device.type, enabled=False):
+                    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+                    flows.append(getattr(self, f"output{i}")(precise))
                 masks.append(getattr(self, f"mask{i}")(x))
         return flows, masks

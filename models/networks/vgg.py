@@ -34,17 +34,24 @@ class VGG19Features(nn.Module):
     Args:
         weights: "imagenet" (torchvision's, downloaded once and cached), "random" (fixed seed), or
             the path of a state dict in torchvision's layout.
+        channels_last: lay out the features in memory as `[B, H, W, C]`, whatever the image is.
+        dtype: of the arithmetic and the features.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
 
-    def __init__(self, weights: str) -> None:
+    def __init__(
+        self, weights: str, channels_last: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         # On the meta device nothing is allocated, nor drawn from the global random generator.
         with torch.device("meta"):
             self.features = _build_features()
         self.load_state_dict(_load_weights(weights, self.state_dict()), assign=True)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.dtype = dtype
+        self.to(dtype=dtype, memory_format=self.memory_format)
         self.requires_grad_(False)
         self.eval()
 
@@ -71,7 +78,7 @@ class VGG19Features(nn.Module):
         missing = set(layers)
         names = iter(LAYERS)
         features: dict[str, Tensor] = {}
-        x = image
+        x = image.to(dtype=self.dtype, memory_format=self.memory_format)
         for layer in self.features:
             if not missing:
                 break

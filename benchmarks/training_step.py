@@ -1,0 +1,309 @@
+"""Time, memory and parts of a GFLA training step: python -m benchmarks.training_step.
+
+    python -m benchmarks.training_step --stage pose --layout fashion --batchSize 2
+    python -m benchmarks.training_step --gpu_id 0 --rows default amp compile
+
+Without options both stages and both layouts on the CPU at small batches; on a GPU, at batch 8.
+The images are synthetic people, VGG19 has random weights. A row is one setting of the options on
+speed, `direct` the definition itself (benchmarks/direct_step.py); each runs in a process of its
+own, so that none leaves the other its memory. Times are medians of whole steps, after some to warm
+up, with their range; ratios compare rows of one run. Memory is the largest resident
+set of the process, on a GPU the largest memory allocated. The parts are measured in further steps,
+on a GPU with a wait for it before and after each, which is why they add up to more than a step.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.direct_step import create_direct_model, direct_networks
+from benchmarks.machine import describe_machine
+from data import create_dataset, create_loader
+from data.synthetic import make_dataset
+from models import create_model
+from models.base_model import BaseModel, Batch
+from options.parser import Parser, run_program
+from options.train_options import parse_train_options
+from util.argument_types import positive_int
+from util.precision import set_up_device
+
+BATCHES = 2  # that take turns
+ROWS = {
+    "direct": [],
+    "default": [],
+    "unfused": ["--fused_optimizer=off"],
+    "channels_last": ["--channels_last"],
+    "amp": ["--amp=bf16"],
+    "amp channels_last": ["--amp=bf16", "--channels_last"],
+    "compile": ["--compile"],
+    "compile amp": ["--compile", "--amp=bf16"],
+    "compile amp channels_last": ["--compile", "--amp=bf16", "--channels_last"],
+    "tf32 off": ["--tf32=off"],
+    "deterministic": ["--deterministic"],
+}
+ONLY_GPU = ("tf32 off", "deterministic")  # the CPU computes the same without them
+SMALL_BATCH = {"fashion": 2, "market": 4}
+GPU_BATCH = 8
+PARTS = (
+    "data", "generator", "discriminator", "VGG", "correctness", "regularity", "backward",
+    "optimiser", "other",
+)  # fmt: skip
+
+
+class Case(NamedTuple):
+    """What is trained, and how: `arguments` are of train.py."""
+
+    row: str
+    stage: str
+    layout: str
+    arguments: list[str]
+    warm_up: int
+    steps: int
+    with_parts: bool
+
+
+class Measurement(NamedTuple):
+    """Seconds of whole steps and of the first one, mean seconds by part, peak MiB, losses."""
+
+    seconds: list[float]
+    first: float
+    parts: dict[str, float]
+    memory: float
+    losses: dict[str, float]
+
+
+class PartTimes:
+    """Time spent in the parts of a step.
+
+    Args:
+        model: whose calls are timed while `watching`.
+    """
+
+    def __init__(self, model: BaseModel) -> None:
+        self.model = model
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inside = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count the calls within it."""
+        model = self.model
+        with ExitStack() as stack:
+            for name, part in (
+                ("run_generator", "generator"), ("run_discriminator", "discriminator"),
+                ("run_vgg", "VGG"),
+            ):  # fmt: skip
+                if hasattr(model, name):
+                    timed = self.timed(part, getattr(model, name))
+                    stack.enter_context(mock.patch.object(model, name, timed))
+            for name, part in (
+                ("models.gfla.correctness_loss", "correctness"),
+                ("models.gfla.regularity_loss", "regularity"),
+                ("benchmarks.direct_step.direct_correctness", "correctness"),
+                ("benchmarks.direct_step.regularity_loss", "regularity"),
+            ):
+                module, function = name.rsplit(".", 1)
+                timed = self.timed(part, getattr(_module(module), function))
+                stack.enter_context(mock.patch(name, timed))
+            timed = self.timed("backward", Tensor.backward)
+            stack.enter_context(mock.patch.object(Tensor, "backward", timed))
+            for optimizer in model.optimizers.values():
+                timed = self.timed("optimiser", optimizer.step)
+                stack.enter_context(mock.patch.object(optimizer, "step", timed))
+            yield
+
+    def timed(self, part: str, call: Callable) -> Callable:
+        """`call`, its time added to `part`; calls within a timed call count for the outer one."""
+
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            if self._inside:
+                return call(*arguments, **keywords)
+            self._inside = True
+            start = now(self.model.device)
+            try:
+                return call(*arguments, **keywords)
+            finally:
+                self.seconds[part] += now(self.model.device) - start
+                self._inside = False
+
+        return run
+
+
+def _module(name: str) -> Any:
+    return __import__(name, fromlist=["_"])
+
+
+def now(device: torch.device) -> float:
+    """The clock, once a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measure(case: Case) -> Measurement:
+    """Train some steps in this process."""
+    options = parse_train_options(case.arguments)
+    is_direct = case.row == "direct"
+    if not is_direct:
+        set_up_device(options)
+    torch.manual_seed(0)
+    with direct_networks() if is_direct else nullcontext():
+        model = create_direct_model(options) if is_direct else create_model(options)
+        loader = create_loader(create_dataset(options), options.batchSize, training=True)
+        start, batches = time.perf_counter(), []
+        for batch in loader:
+            batches.append(model.to_device(batch))
+            if len(batches) == BATCHES:
+                break
+        data = (time.perf_counter() - start) / len(batches)
+        seconds = []
+        for number in range(case.warm_up + case.steps):
+            start = now(model.device)
+            losses = model.training_step(batches[number % len(batches)], number + 1)
+            seconds.append(now(model.device) - start)
+        memory = peak_memory(model.device)
+        losses = {name: value.item() for name, value in losses.items()}
+        parts = measure_parts(model, batches) if case.with_parts else {}
+    return Measurement(seconds[case.warm_up :], seconds[0], {"data": data, **parts}, memory, losses)
+
+
+def measure_parts(model: BaseModel, batches: list[Batch]) -> dict[str, float]:
+    """Mean seconds of the parts of a step, one step per batch."""
+    times = PartTimes(model)
+    with times.watching():
+        start = now(model.device)
+        for number, batch in enumerate(batches):
+            model.training_step(batch, number + 1)
+        total = now(model.device) - start
+    times.seconds["other"] = total - sum(times.seconds.values())
+    return {part: value / len(batches) for part, value in times.seconds.items()}
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: resident set of this process, on a GPU what was allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _measure_in_process(case: Case, connection: Any) -> None:
+    connection.send(measure(case))
+
+
+def measure_apart(case: Case) -> Measurement:
+    """`measure` in a process of its own.
+
+    Raises:
+        RuntimeError: the process died; its traceback has been printed.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_measure_in_process, args=(case, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        raise RuntimeError(f"no measurement of {case.row}") from error
+    finally:
+        process.join()
+
+
+def table(results: dict[str, Measurement]) -> str:
+    """Markdown: a row per setting, with its speed relative to the first row."""
+    reference = statistics.median(next(iter(results.values())).seconds)
+    first = next(iter(results))
+    lines = [
+        f"| row | ms per step: median (lowest to highest) | times as fast as {first} "
+        "| peak MiB | first step, s |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row, result in results.items():
+        median = statistics.median(result.seconds)
+        low, high = min(result.seconds), max(result.seconds)
+        lines.append(
+            f"| {row} | {1000 * median:.0f} ({1000 * low:.0f} to {1000 * high:.0f}) "
+            f"| {reference / median:.2f} | {result.memory:.0f} | {result.first:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def parts_table(results: dict[str, Measurement]) -> str:
+    """Markdown: milliseconds per part and row."""
+    lines = [f"| ms | {' | '.join(PARTS)} |", f"|---|{'---:|' * len(PARTS)}"]
+    for row, result in results.items():
+        values = (
+            f"{1000 * result.parts[part]:.0f}" if part in result.parts else "" for part in PARTS
+        )
+        lines.append(f"| {row} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="python -m benchmarks.training_step", description=__doc__.split(":")[0]
+    )  # fmt: skip
+    parser.add_argument("--stage", choices=("poseflownet", "pose"), help="model to train [both]")
+    parser.add_argument("--layout", choices=tuple(SMALL_BATCH), help="data set [both]")
+    parser.add_argument(
+        "--batchSize", type=positive_int, help="pairs per step [CPU: fashion 2, market 4; GPU: 8]"
+    )
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), help="settings [all there are]")
+    parser.add_argument("--warm_up", type=positive_int, default=4, help="steps before those")
+    parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per row")
+    parser.add_argument("--no_parts", action="store_true", help="measure whole steps only")
+    parser.add_argument("--gpu_id", default="-1", help="GPU to use, -1 for the CPU")
+    return parser.parse_all(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print a table per stage and layout."""
+    options = parse_options(arguments)
+    on_gpu = options.gpu_id != "-1"
+    rows = options.rows or [row for row in ROWS if on_gpu or row not in ONLY_GPU]
+    print(describe_machine(("torch", "torchvision")))
+    if on_gpu:
+        print(torch.cuda.get_device_name(int(options.gpu_id)))
+    for layout in [options.layout] if options.layout else SMALL_BATCH:
+        batch = options.batchSize or (GPU_BATCH if on_gpu else SMALL_BATCH[layout])
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "data"
+            make_dataset(layout, data, 4, 3, 0, 1, 1, None, flow=False)
+            for stage in [options.stage] if options.stage else ("poseflownet", "pose"):
+                print(f"\n{stage}, {layout}, batch {batch}, {options.steps} steps\n", flush=True)
+                results = {}
+                for row in rows:
+                    train = [
+                        f"--model={stage}", f"--dataset_mode={layout}", f"--dataroot={data}",
+                        f"--batchSize={batch}", f"--gpu_ids={options.gpu_id}",
+                        "--vgg_weights=random", "--display_id=0", *ROWS[row],
+                    ]  # fmt: skip
+                    case = Case(
+                        row,
+                        stage,
+                        layout,
+                        train,
+                        options.warm_up,
+                        options.steps,
+                        not options.no_parts,
+                    )
+                    results[row] = measure_apart(case)
+                print(f"{table(results)}\n\n{parts_table(results)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
