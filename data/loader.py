@@ -60,7 +60,6 @@ class PairLoader(DataLoader):
                 traceback.clear_frames(link.__traceback__)
             raise explained from error
 
-
     def close(self) -> None:
         """End the workers, which otherwise stay until the loader is gone."""
         self._iterator = None
