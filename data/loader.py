@@ -1,6 +1,7 @@
 """Loading batches, in worker processes if asked to."""
 
 import math
+import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from data.pair_dataset import PairDataset
 from data.sampler import TrainingSampler
-from data.worker_failures import WorkerDeaths, error_chain, explain_failure
+from data.worker_failures import WorkerDeaths, end_with_program, error_chain, explain_failure
 from util.device import cpu_cores
 
 _END = object()
@@ -40,9 +41,11 @@ class PairLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
+            earlier = multiprocessing.active_children()
             with _worker_deaths.raised():
                 batches = super().__iter__()  # starts the workers
             _worker_deaths.watch()
+            end_with_program(set(multiprocessing.active_children()) - set(earlier))
             while True:
                 with _worker_deaths.raised():
                     packed = next(batches, _END)

@@ -1,12 +1,15 @@
 """What became of a data worker that died, in words; and when the program hears of it."""
 
+import atexit
 import contextlib
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from data.pair_dataset import PairDataset
@@ -105,6 +108,27 @@ def _is_dead(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:  # waited for already
         return pid != os.getpid()
+
+
+_to_end: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+
+def end_with_program(workers: Iterable[BaseProcess]) -> None:
+    """End workers when the program ends, if they are there still, as after an error.
+
+    Without this the program would wait for them without end: Python asks them by SIGTERM, which
+    they ignore, as one to the whole group is for the main process alone.
+    """
+    if not _to_end:  # now: what is registered later runs earlier, here before multiprocessing's
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
+    _to_end.update(workers)
+
+
+def _end_workers() -> None:
+    for worker in list(_to_end):
+        with contextlib.suppress(ValueError, AssertionError):  # closed; another process's
+            worker.kill()
 
 
 class WorkerDeaths:

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import PROJECT
 from market_folder import Folder
 from torch.utils.data import Subset
 
@@ -119,3 +122,39 @@ def test_a_defect_stays_what_it_is(folder):
         with pytest.raises(RuntimeError, match="shapes do not fit"):
             list(create_loader(Defect(folder.root, "train"), 1, training=False, workers=workers))
     assert Path(folder.root).is_dir()
+
+
+@pytest.mark.parametrize("what", ["worker killed", "image cut off"])
+def test_training_ends_saves_and_leaves_no_process(tmp_path, what):
+    """In the program itself, whose workers stay from epoch to epoch and ignore SIGTERM."""
+    folder = Folder(tmp_path / "market")
+    process = subprocess.Popen(
+        [
+            sys.executable, "train.py", f"--dataroot={folder.root}", "--dataset_mode=market",
+            "--gpu_id=-1", "--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=run",
+            "--display_id=0", "--vgg_weights=random", "--batchSize=1", "--nThreads=2",
+            "--print_freq=1", "--eval_iters_freq=0", "--no_html", "--niter=100000",
+        ],
+        cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a busy machine would make steps of minutes
+    )  # fmt: skip
+    log = tmp_path / "run" / "loss_log.txt"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "iters: 2," in log.read_text()) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children]
+    assert workers
+    if what == "worker killed":
+        os.kill(workers[0], signal.SIGKILL)
+    else:
+        for name in folder.names:
+            (folder.images / name).write_bytes(b"cut off")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in errors
+    assert ("--nThreads=0" if what == "worker killed" else "--skip_bad_samples") in line
+    assert torch.load(tmp_path / "run" / "latest_state.pth", weights_only=True)["iteration"] >= 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
