@@ -63,10 +63,6 @@ class PairLoader(DataLoader):
                 traceback.clear_frames(link.__traceback__)
             raise explained from error
 
-    def close(self) -> None:
-        """End the workers, which otherwise stay until the loader is gone."""
-        self._iterator = None
-
 
 def create_loader(
     dataset: PairDataset | Subset,
@@ -155,7 +151,6 @@ def _unpack(
 
 def _init_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # They reach the whole group of processes: the main one finishes its iteration and saves. But a
-    # second SIGTERM ends the worker: without that, a program that ends in an error waits for ever.
+    # They reach the whole group of processes: the main one finishes its iteration and saves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

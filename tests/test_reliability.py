@@ -149,6 +149,21 @@ def test_an_unreadable_image_ends_the_run_though_workers_wait(tiny_market, tmp_p
     assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 7
 
 
+def test_memory_that_runs_out_in_a_step_loses_nothing(tiny_market, tmp_path):
+    run = trainer(tiny_market, tmp_path, "--niter=9")
+    step = run.model.training_step
+
+    def step_without_memory(batch, iteration):
+        if iteration == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(batch, iteration)
+
+    run.model.training_step = step_without_memory
+    with pytest.raises(torch.OutOfMemoryError):
+        run.run()
+    assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 3
+
+
 # NaN and infinity.
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +83,9 @@ def _read(path: Path) -> object:
         raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
     verify_zip_checksums(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about forms of pickle, which it reads or refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:

@@ -21,6 +21,7 @@ from util.display import create_display
 from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
 from util.file_groups import remove_leftovers
+from util.memory_errors import is_out_of_memory
 from util.pictures import panels_of, sheet
 from util.precision import set_up_device
 from util.run_folder import drop_old_checkpoints, keep_stage, prepare_folder
@@ -191,19 +192,21 @@ class Trainer:
             self.lock,
             StopRequest() as stop,
             contextlib.closing(self.display),
-            contextlib.closing(self.loader),
             bar,
         ):
             try:
                 self._train(stop, bar)
-            except UserError:  # as when an image cannot be read: what was trained is kept
+            except Exception as error:  # what was trained is kept
+                # Of an image that cannot be read, say. A defect may have spoiled the weights.
+                if not isinstance(error, UserError) and not is_out_of_memory(error):
+                    raise
                 try:
                     self._save_latest()
-                except UserError as error:
-                    tqdm.write(f"NOT SAVED at iteration {self.iteration}: {error}")
+                except UserError as failure:
+                    tqdm.write(f"NOT SAVED at iteration {self.iteration}: {failure}")
                 raise
             except SystemExit:
-                tqdm.write(f"stopped at once: the checkpoint of iteration {self.saved} stays")
+                tqdm.write(f"stopped at once; saved until iteration {self.saved}")
                 raise
             self._save_latest()
             if not self.options.no_html:
