@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -154,3 +155,10 @@ def _init_worker(_worker: int) -> None:
     # They reach the whole group of processes: the main one finishes its iteration and saves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.excepthook = _without_broken_connections
+
+
+def _without_broken_connections(kind: type[BaseException], *rest: Any) -> None:
+    """A worker whose main process has ended need not say so: that one has told the reason."""
+    if not issubclass(kind, EOFError | OSError):
+        sys.__excepthook__(kind, *rest)
