@@ -9,8 +9,6 @@ machine that does other things, too.
 import argparse
 import contextlib
 import io
-import os
-import platform
 import signal
 import socket
 import statistics
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import describe_machine
 from options.parser import Parser, run_program
 from options.train_options import parse_train_options
 from script.make_synthetic_dataset import main as make_synthetic_dataset
@@ -200,19 +199,10 @@ def table(results: dict[str, list[Measurement]]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Cores, load and software, in a line."""
-    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores{load}; torch {torch.__version__} with "
-        f"{torch.get_num_threads()} threads, Python {platform.python_version()}"
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure all conditions in turns and print the table."""
     options = parse_options(arguments)
-    where = machine()
+    where = describe_machine(["torch"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -62,6 +62,17 @@ def save_file(content, path: Path) -> Path:
     return path
 
 
+def same(first, second) -> bool:
+    """Whether two nested structures of tensors and values are bit for bit the same."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
 def assert_one_line_error(process, *parts: str) -> None:
     """The program ended with code 2 and one line on stderr that has all `parts` in it."""
     assert process.returncode == 2, process.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TEST_PAIRS
 from golden_pg2 import pg2_options
-from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here
+from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here, same
 from PIL import Image
 
 from data import create_dataset, create_loader
@@ -39,16 +39,6 @@ def loaded(folder, *, label="latest"):
     names = ["net_G1", "net_G2", "net_D", "state"]
     paths = {name: folder / f"{label}_{name}.pth" for name in names}
     return {n: torch.load(path, weights_only=True) for n, path in paths.items() if path.exists()}
-
-
-def same(first, second):
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 @pytest.fixture(scope="module")

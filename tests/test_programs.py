@@ -21,6 +21,7 @@ from helpers import (
     assert_one_line_error,
     run_here,
     run_python,
+    same,
     save_file,
     train_options,
 )
@@ -70,17 +71,6 @@ def loss_names(match):
 
 def weights(path):
     return torch.load(path, weights_only=True)
-
-
-def same(first, second):
-    """Whether two nested structures of tensors and values are bit for bit the same."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def succeed(process):

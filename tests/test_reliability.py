@@ -12,8 +12,7 @@ import time
 
 import pytest
 import torch
-from helpers import MARKET, PROJECT, assert_one_line_error, run_here, run_python
-from test_pg2_training import same
+from helpers import MARKET, PROJECT, assert_one_line_error, run_here, run_python, same
 
 from models.base_model import BaseModel
 from options.train_options import parse_train_options
