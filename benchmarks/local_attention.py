@@ -9,8 +9,10 @@ Against every other way to compute it in plain PyTorch, and against its two conv
 - operator: models/networks/local_attention.py;
 - floor: only the rewrite's two k×k convolutions, of maps already padded and channels last.
 
-Every row is measured in a process of its own. Times are medians with their range; memory is what
-the first call adds to the resident set at its peak (on a GPU: to the allocated memory).
+Every row is measured in a process of its own. `--malloc=kept` keeps freed memory in the process, as
+train.py and test.py do (util/precision.py); `default` leaves glibc as it comes. Times are medians
+with their range, after two calls to warm up; memory is what the first call adds to the resident set
+at its peak (on a GPU: to the allocated memory).
 `--case` and `--dtype` measure a part; ratios only ever compare rows of one run.
 """
 
@@ -31,6 +33,7 @@ from torch.nn import functional as F
 from benchmarks.machine import describe_machine
 from models.networks.local_attention import LocalAttention
 from util.argument_types import positive_int
+from util.precision import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEFINITION = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "direct.py"))
@@ -149,12 +152,11 @@ def make_inputs(method: str, case: Case, dtype: torch.dtype, device: str) -> lis
 
 
 def measure(
-    method: str, case: Case, dtype: str, device: str, threads: int | None, seconds: float
+    method: str, case: Case, dtype: str, options: argparse.Namespace
 ) -> dict[str, Measurement]:
     """Measure one method in this process: direction -> measurement."""
-    if threads:
-        torch.set_num_threads(threads)
-    torch.set_default_device(device)
+    device = options.device
+    _set_up(options)
     torch.manual_seed(0)
     layer = LocalAttention(case.channels, case.kernel_size).to(device, DTYPES[dtype])
     inputs = make_inputs(method, case, DTYPES[dtype], device)
@@ -178,8 +180,9 @@ def measure(
         _reset_peak(device)
         run(backward)
         peak = _peak_memory(device) - before
+        run(backward)
         times: list[float] = []
-        while sum(times) < seconds * (1 if len(times) >= 3 else 10) and len(times) < 100:
+        while sum(times) < options.seconds * (1 if len(times) >= 3 else 10) and len(times) < 100:
             start = time.perf_counter()
             run(backward)
             times.append(time.perf_counter() - start)
@@ -207,18 +210,24 @@ def _reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: peak := present resident set
 
 
-def machine_limits(dtype: str, device: str, threads: int | None) -> tuple[float, float]:
+def _set_up(options: argparse.Namespace) -> None:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.set_default_device(options.device)
+    if options.device == "cpu" and options.malloc == "kept":
+        keep_freed_memory()
+
+
+def machine_limits(dtype: str, options: argparse.Namespace) -> tuple[float, float]:
     """(FLOP/s, byte/s) that this machine reaches: of large convolutions and products, of copies."""
-    if threads:
-        torch.set_num_threads(threads)
-    torch.set_default_device(device)
+    _set_up(options)
 
     def best(function: Callable[[], Tensor]) -> float:
         times = []
-        for _ in range(8):
+        for _ in range(20):
             start = time.perf_counter()
             function()
-            if device == "cuda":
+            if options.device == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         return min(times)
@@ -285,22 +294,21 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--malloc", choices=("kept", "default"), default="kept", help="on the CPU")
     parser.add_argument("--threads", type=positive_int, help="default: PyTorch's")
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="per figure; up to ten times that for three"
     )
     options = parser.parse_args()
     threads = options.threads or torch.get_num_threads()
-    print(describe_machine(("torch",)) + f"; {threads} threads")
+    print(describe_machine(("torch",)) + f"; {threads} threads, malloc {options.malloc}")
     for dtype in options.dtype:
-        limits = _in_own_process(machine_limits, dtype, options.device, options.threads)
+        limits = _in_own_process(machine_limits, dtype, options)
         print(f"\n{dtype}: reached {limits[0] / 1e9:.0f} GFLOP/s, {limits[1] / 1e9:.0f} GB/s")
         for name in options.case:
             case = CASES[names.index(name)]
             results = {
-                method: _in_own_process(
-                    measure, method, case, dtype, options.device, options.threads, options.seconds
-                )
+                method: _in_own_process(measure, method, case, dtype, options)
                 for method in ["operator", *(m for m in options.method if m != "operator")]
             }
             print(f"\n{name} {dtype}\n")

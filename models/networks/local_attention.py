@@ -139,8 +139,8 @@ def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
         `[B, H, W, (k + 1)²]`, positions row by row.
     """
     k = round(tap_weight.shape[1] ** 0.5)
-    weight = tap_weight.permute(0, 2, 3, 1).unflatten(3, (k, k))
-    x, y = fraction.to(weight.dtype)[..., None, None].unbind(1)
-    weight = F.pad(weight, (1, 1, 1, 1))
-    weight = weight[..., 1:].lerp(weight[..., :-1], x)
-    return weight[..., 1:, :].lerp(weight[..., :-1, :], y).flatten(3)
+    x, y = fraction.to(tap_weight.dtype)[:, :, None, None].unbind(1)
+    weight = F.pad(tap_weight.unflatten(1, (k, k)), (0, 0, 0, 0, 1, 1, 1, 1))
+    weight = weight[:, :, 1:].lerp(weight[:, :, :-1], x)
+    weight = weight[:, 1:].lerp(weight[:, :-1], y)
+    return weight.flatten(1, 2).permute(0, 2, 3, 1)

@@ -55,10 +55,9 @@ def window_index(floor: Tensor, offsets: Sequence[int], size: tuple[int, int]) -
     # A flow that has blown up must not overflow the integers: it reads the border like any other.
     whole = floor.clamp(-(2.0**30), 2.0**30).int()
     steps = torch.tensor(offsets, dtype=torch.int32, device=floor.device)
-    x, y = (whole[..., None] + steps).unbind(1)
-    return (
-        y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    ).flatten(3)
+    x, y = (whole[:, :, None] + steps[:, None, None]).unbind(1)  # [B, K, H, W] each
+    rows = y.clamp(0, height - 1) * width
+    return (rows[:, :, None] + x.clamp(0, width - 1)[:, None]).flatten(1, 2).permute(0, 2, 3, 1)
 
 
 def weighted_gather(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -133,6 +132,8 @@ def _fused_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 def _plain_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     output = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=weight)
+    if not (table.requires_grad and torch.is_grad_enabled()):
+        return output
     return _SourceGradient.apply(output, table, index, weight)
 
 
@@ -157,8 +158,6 @@ class _SourceGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.needs_input_grad[1]:
-            return gradient, None, None, None
         index, weight = ctx.saved_tensors
         row, order = index.flatten().sort(stable=True)
         starts = torch.searchsorted(row, torch.arange(ctx.rows, device=row.device, dtype=row.dtype))
