@@ -54,7 +54,8 @@ def train(model, steps, first=1, size=2):
     """The losses of every step."""
     losses = []
     for number in range(first, first + steps):
-        step = model.training_step(make_batch(number, size), number)
+        batch = {name: value.to(model.device) for name, value in make_batch(number, size).items()}
+        step = model.training_step(batch, number)
         losses.append({name: value.item() for name, value in step.items()})
     return losses
 
@@ -328,15 +329,14 @@ def test_deterministic_runs_are_equal_on_a_gpu(stage, arguments):
     """In processes of their own: the settings count from the start of CUDA on."""
     program = (
         "import sys; sys.path.insert(0, 'tests'); import torch\n"
-        "from test_speed import make_batch, SMALL\n"
+        "from test_speed import SMALL, train\n"
         "from helpers import train_options\n"
         "from models import create_model\n"
         "from util.precision import set_up_device\n"
         f"options = train_options('--model={stage}', *SMALL, '--gpu_ids=0', '--deterministic', "
         f"*{arguments})\n"
         "set_up_device(options); torch.manual_seed(0); model = create_model(options)\n"
-        "for number in range(5):\n"
-        "    losses = model.training_step(model.to_device(make_batch(number)), number + 1)\n"
+        "losses = train(model, 5)\n"
         "print([p.double().sum().item() for p in model.networks['G'].parameters()], losses)\n"
     )
     runs = [
@@ -363,8 +363,4 @@ def test_losses_on_a_gpu_follow_the_cpu(stage, arguments, tolerance, reference, 
     set_up_device(options)
     torch.manual_seed(0)
     model = create_model(options)
-    losses = []
-    for number in range(1, 6):
-        step = model.training_step(model.to_device(make_batch(number)), number)
-        losses.append({name: value.item() for name, value in step.items()})
-    assert largest_deviation(losses, reference[stage]) < tolerance
+    assert largest_deviation(train(model, 5), reference[stage]) < tolerance
