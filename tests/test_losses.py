@@ -268,6 +268,27 @@ def test_perceptual_losses_by_hand():
     assert content_loss(ones, ones) == style_loss(ones, ones) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_content_gradient_is_that_of_l1_loss_also_where_features_are_equal(dtype):
+    generator = torch.Generator().manual_seed(0)
+    features, target = (
+        {
+            name: torch.randint(3, (2, 3, 4, 5), generator=generator).to(dtype).requires_grad_(x)
+            for name in CONTENT_LAYERS
+        }
+        for x in (True, False)
+    )
+    plain = sum(F.l1_loss(features[name].double(), target[name].double()) for name in target)
+    expected = torch.autograd.grad(plain * 3, list(features.values()))
+    loss = content_loss(features, target)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
+    actual = torch.autograd.grad(loss * 3, list(features.values()))
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-2 if dtype == torch.bfloat16 else 0, atol=0
+    )
+    assert all((gradient == 0).any() for gradient in actual)
+
+
 def test_l1_golden():
     a, b = (input_image(f"l1.{name}", (2, 3, 128, 64)) for name in ("generated", "target"))
     agrees(F.l1_loss(a, b), golden("losses.json")["l1"]["value"])

@@ -15,9 +15,10 @@ from util.errors import UserError
 
 AMP_TYPES = {"off": torch.float32, "bf16": torch.bfloat16}
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_KEPT_BYTES = 2**31 - 1
-_MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_MALLOC_VARIABLES = (
+    "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES",
+)  # fmt: skip
 
 
 def add_device_options(group: argparse._ArgumentGroup) -> None:
@@ -94,9 +95,8 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or is_set:
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(
-        mallopt(parameter, _KEPT_BYTES) == 1 for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
-    )
+    # No block in a mapping of its own, and nothing given back from the end of the heap.
+    return mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, -1) == 1
 
 
 def check_bfloat16(device: torch.device) -> None:
