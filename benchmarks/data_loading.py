@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
 from data import PairDataset, create_loader
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
@@ -168,6 +168,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batchSize", type=positive_int, default=8, help="pairs of a batch")
     parser.add_argument("--seconds", type=positive_int, default=4, help="of one measurement")
     parser.add_argument("--rounds", type=positive_int, default=2, help="measurements of each way")
+    add_malloc_option(parser)
     parser.add_argument("--gpu_id", type=int, default=-1, help="GPU to use, -1 for the CPU")
     return parser.parse_all(arguments)
 
@@ -177,7 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_options(arguments)
     device = choose_device([options.gpu_id] if options.gpu_id >= 0 else [])
     print(describe_machine(("torch", "pillow", "numpy")))
-    print(f"batches of {options.batchSize} on {device}; 0 workers = in the program's process\n")
+    if device.type == "cpu":
+        set_up_malloc(options.malloc)  # workers inherit it
+    print(
+        f"batches of {options.batchSize} on {device}, malloc {options.malloc}; "
+        "0 workers = in the program's process\n"
+    )
     for name in options.sets:
         with tempfile.TemporaryDirectory() as folder:
             make_set(name, Path(folder) / name, options.images)

@@ -30,10 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
 from models.networks.local_attention import LocalAttention
 from util.argument_types import positive_int
-from util.precision import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEFINITION = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "direct.py"))
@@ -214,8 +213,8 @@ def _set_up(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.set_default_device(options.device)
-    if options.device == "cpu" and options.malloc == "kept":
-        keep_freed_memory()
+    if options.device == "cpu":
+        set_up_malloc(options.malloc)
 
 
 def machine_limits(dtype: str, options: argparse.Namespace) -> tuple[float, float]:
@@ -294,7 +293,7 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--malloc", choices=("kept", "default"), default="kept", help="on the CPU")
+    add_malloc_option(parser)
     parser.add_argument("--threads", type=positive_int, help="default: PyTorch's")
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="per figure; up to ten times that for three"

@@ -1,10 +1,29 @@
 """The machine and the versions that a benchmark's figures belong to."""
 
+import argparse
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+
+from util.precision import keep_freed_memory
+
+
+def add_malloc_option(parser: argparse.ArgumentParser) -> None:
+    """Add --malloc; a measuring process gives its value to `set_up_malloc`."""
+    parser.add_argument(
+        "--malloc",
+        choices=("kept", "default"),
+        default="kept",
+        help="kept: on a CPU freed memory stays in the process, as in train.py and test.py",
+    )
+
+
+def set_up_malloc(choice: str) -> None:
+    """Have this process allocate as --malloc says."""
+    if choice == "kept":
+        keep_freed_memory()
 
 
 def describe_machine(packages: Iterable[str]) -> str:

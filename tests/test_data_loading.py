@@ -114,6 +114,16 @@ def test_jpegs_are_shrunk_only_down_to_the_size_asked_for(photos):
     assert 0 < np.abs(small - exact).mean() < 4
 
 
+@pytest.mark.parametrize("size", [(64, 65), (200, 40), (300, 260)])  # smaller, both, larger
+def test_resizing_less_exactly_changes_values_by_one_at_most(photos, size):
+    image = read_image(photos.images / photos.names[0])
+    exact, quick = (resize_image(image, size, exact=exact) for exact in (True, False))
+    assert exact.size == quick.size == size[::-1]
+    difference = np.abs(np.asarray(exact, dtype=int) - np.asarray(quick, dtype=int))
+    assert difference.max() <= 1 and difference.mean() < 0.02
+    assert resize_image(image, (150, 130), exact=False) is image
+
+
 def test_fast_decode_is_off_unless_asked_for(photos):
     size = "--load_size=64,64"
     arguments = [f"--dataroot={photos.root}", "--old_size=128,64", size]
@@ -121,9 +131,12 @@ def test_fast_decode_is_off_unless_asked_for(photos):
     fast = create_dataset(train_options("--model=poseflownet", *arguments, "--fast_decode"))
     assert not torch.equal(plain[0]["P1"], fast[0]["P1"])
     assert torch.equal(plain[0]["pose1"], fast[0]["pose1"])
-    exact = np.asarray(resize_image(read_image(photos.images / photos.names[0]), (64, 64)))
-    (parts,) = MarketDataset(photos.root, "train", load_size=(64, 64)).__getitems__([0])
-    assert np.array_equal(parts["P1"].numpy(), exact)
+    path = photos.images / photos.names[0]
+    for way, at_least in ((False, None), (True, (64, 64))):
+        expected = resize_image(read_image(path, at_least), (64, 64), exact=not way)
+        dataset = MarketDataset(photos.root, "train", load_size=(64, 64), fast_decode=way)
+        (parts,) = dataset.__getitems__([0])
+        assert np.array_equal(parts["P1"].numpy(), np.asarray(expected))
 
 
 def test_fast_decode_is_for_training_pairs_only(photos, tmp_path):

@@ -17,6 +17,7 @@ from util.errors import UserError
 from util.files import written_whole
 from util.images import save_image, to_uint8
 from util.pictures import draw_skeleton, flow_panels, sheet
+from util.precision import keep_freed_memory
 
 
 def pair_name(source_path: str, target_path: str) -> str:
@@ -114,6 +115,8 @@ def run_inference(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     dataset = create_dataset(options)
     model = create_model(options)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     folder = run_folder(options)
     for report in model.load_for_test(folder, options.which_iter):
         print(report)

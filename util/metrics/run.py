@@ -43,6 +43,7 @@ from util.metrics.scoring import (
     Scores,
     score_pictures,
 )
+from util.precision import keep_freed_memory
 from util.pretrained_weights import MissingWeights
 
 KID_SUBSET = 1000
@@ -72,6 +73,8 @@ def run_metrics(options: argparse.Namespace) -> int:
     check_paths(options)
     results = find_results(Path(options.distorated_path), Path(options.gt_path))
     device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     report = Report(name=name.name, protocol=options.protocol, results={})
     masks = None
     if any(kind.masked for kind in kinds.values()):
