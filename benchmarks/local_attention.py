@@ -9,10 +9,10 @@ Against every other way to compute it in plain PyTorch, and against its two conv
 - operator: models/networks/local_attention.py;
 - floor: only the rewrite's two k×k convolutions, of maps already padded and channels last.
 
-Every row is measured in a process of its own. `--malloc=kept` keeps freed memory in the process, as
-train.py and test.py do (util/precision.py); `default` leaves glibc as it comes. Times are medians
-with their range, after two calls to warm up; memory is what the first call adds to the resident set
-at its peak (on a GPU: to the allocated memory).
+Every row is measured in processes of its own, in turns with the others. `--malloc=kept` keeps freed
+memory in the process, as train.py and test.py do (util/precision.py); `default` leaves glibc as it
+comes. Times are medians with their range, after two calls to warm up; memory is what the first call
+adds to the resident set at its peak (on a GPU: to the allocated memory).
 `--case` and `--dtype` measure a part; ratios only ever compare rows of one run.
 """
 
@@ -129,7 +129,7 @@ METHODS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
 
 
 class Measurement(NamedTuple):
-    """Seconds of all repetitions and peak MiB of the first."""
+    """Seconds of all repetitions, and peak MiB of the first."""
 
     seconds: list[float]
     memory: float
@@ -265,6 +265,22 @@ def _in_own_process(function: Callable, *arguments: object) -> object:
         return pool.apply(function, arguments)
 
 
+def measure_in_turns(
+    case: Case, dtype: str, options: argparse.Namespace
+) -> dict[str, dict[str, Measurement]]:
+    """All rounds of all methods: method -> direction -> measurement."""
+    methods = ["operator", *(m for m in options.method if m != "operator")]
+    results: dict[str, dict[str, Measurement]] = {}
+    for number, method in product(range(options.rounds), methods):
+        found = _in_own_process(measure, method, case, dtype, options)
+        if number == 0:
+            results[method] = found
+        else:
+            for direction in DIRECTIONS:
+                results[method][direction].seconds.extend(found[direction].seconds)
+    return results
+
+
 def _row(name: str, results: dict, reference: dict, limits: tuple, case: Case, size: int) -> str:
     cells = [name]
     for direction in DIRECTIONS:
@@ -296,7 +312,13 @@ def main() -> None:
     add_malloc_option(parser)
     parser.add_argument("--threads", type=positive_int, help="default: PyTorch's")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, help="per figure; up to ten times that for three"
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="per figure and round; or ten times that for three",
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=2, help="processes per row; the rows take turns"
     )
     options = parser.parse_args()
     threads = options.threads or torch.get_num_threads()
@@ -306,10 +328,7 @@ def main() -> None:
         print(f"\n{dtype}: reached {limits[0] / 1e9:.0f} GFLOP/s, {limits[1] / 1e9:.0f} GB/s")
         for name in options.case:
             case = CASES[names.index(name)]
-            results = {
-                method: _in_own_process(measure, method, case, dtype, options)
-                for method in ["operator", *(m for m in options.method if m != "operator")]
-            }
+            results = measure_in_turns(case, dtype, options)
             print(f"\n{name} {dtype}\n")
             head = "ms (range) | × operator | MiB | of FLOP/s / bandwidth"
             print("| | " + " | ".join(head.replace("ms", f"{d}, ms", 1) for d in DIRECTIONS) + " |")
