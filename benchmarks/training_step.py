@@ -6,11 +6,12 @@
 Without options both stages and both layouts on the CPU at small batches; on a GPU, at batch 8.
 The images are synthetic people, VGG19 has random weights. A row is one setting of the options on
 speed, `direct` the definition itself (benchmarks/direct_step.py), and `direct kept` the same in a
-process that keeps freed memory, as the programs do. Each runs in a process of its own, so that none
-leaves the other its memory. Times are medians of whole steps, after some to warm
-up, with their range; ratios compare rows of one run. Memory is the largest resident
-set of the process, on a GPU the largest memory allocated. The parts are measured in further steps,
-on a GPU with a wait for it before and after each, which is why they add up to more than a step.
+process that keeps freed memory, as the programs do. Each runs in processes of its own, so that none
+leaves the other its memory, in turns with the others, for a machine's speed may drift. Times are
+medians of whole steps, after some to warm up, with their range; ratios compare rows of one run.
+Memory is the largest resident set of the last process, on a GPU the largest memory allocated. The
+parts are measured in further steps, on a GPU with a wait for it before and after each, which is why
+they add up to more than a step.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -268,7 +270,10 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), help="settings [all there are]")
     parser.add_argument("--warm_up", type=positive_int, default=4, help="steps before those")
-    parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per row")
+    parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per process")
+    parser.add_argument(
+        "--rounds", type=positive_int, default=2, help="processes per row; the rows take turns"
+    )
     parser.add_argument("--no_parts", action="store_true", help="measure whole steps only")
     parser.add_argument("--gpu_id", default="-1", help="GPU to use, -1 for the CPU")
     return parser.parse_all(arguments)
@@ -288,24 +293,23 @@ def main(arguments: list[str] | None = None) -> int:
             data = Path(folder) / "data"
             make_dataset(layout, data, 4, 3, 0, 1, 1, None, flow=False)
             for stage in [options.stage] if options.stage else ("poseflownet", "pose"):
-                print(f"\n{stage}, {layout}, batch {batch}, {options.steps} steps\n", flush=True)
-                results = {}
-                for row in rows:
+                steps = f"{options.rounds} × {options.steps} steps"
+                print(f"\n{stage}, {layout}, batch {batch}, {steps}\n", flush=True)
+                results: dict[str, Measurement] = {}
+                for number, row in product(range(options.rounds), rows):
                     train = [
                         f"--model={stage}", f"--dataset_mode={layout}", f"--dataroot={data}",
                         f"--batchSize={batch}", f"--gpu_ids={options.gpu_id}",
                         "--vgg_weights=random", "--display_id=0", *ROWS[row],
                     ]  # fmt: skip
+                    is_last = number == options.rounds - 1
                     case = Case(
-                        row,
-                        stage,
-                        layout,
-                        train,
-                        options.warm_up,
-                        options.steps,
-                        not options.no_parts,
-                    )
-                    results[row] = measure_apart(case)
+                        row, stage, layout, train, options.warm_up, options.steps,
+                        with_parts=is_last and not options.no_parts,
+                    )  # fmt: skip
+                    found = measure_apart(case)
+                    earlier = results[row].seconds if row in results else []
+                    results[row] = found._replace(seconds=[*earlier, *found.seconds])
                 print(f"{table(results)}\n\n{parts_table(results)}", flush=True)
     return 0
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers import train_options
+from helpers import PROJECT, train_options
 from torch import nn
 from torch.nn import functional as F
 
@@ -87,6 +87,22 @@ def test_losses_under_an_option_follow_the_default(stage, name, reference):
     assert largest_deviation(losses, reference[stage]) < 5e-3
 
 
+@pytest.mark.parametrize("arguments", [[], ["--channels_last"]])
+def test_channels_last_reaches_every_convolution(arguments):
+    model = make_model("pose", *arguments)
+    is_channels_last = []
+    for module in (*model.generator.modules(), *model.discriminator.modules()):
+        if isinstance(module, nn.Conv2d) and module.out_channels > 1:
+            module.register_forward_hook(
+                lambda module, inputs, output: is_channels_last.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+    train(model, 1)
+    assert len(is_channels_last) > 50
+    assert all(is_channels_last) == bool(arguments)
+
+
 @pytest.mark.parametrize("stage", ["poseflownet", "pose"])
 def test_the_direct_definition_trains_alike(stage, reference):
     with direct_networks():
@@ -161,6 +177,7 @@ def test_the_run_decides_on_its_optimiser_not_the_checkpoint(before, after, tmp_
 @needs_compiler
 def test_compiled_training_is_the_same_and_so_are_its_checkpoints(tmp_path, reference):
     model = make_model("poseflownet", "--compile")
+    assert model.run_generator is not model.generator and model.run_vgg is not model.vgg
     losses = train(model, 2)
     assert largest_deviation(losses, reference["poseflownet"][:2]) < 1e-3
     model.save(tmp_path, "latest", 2)
@@ -241,6 +258,25 @@ def test_memory_is_kept_unless_the_user_decides(monkeypatch):
     assert keep_freed_memory() == (precision.platform.libc_ver()[0] == "glibc")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert not keep_freed_memory()
+
+
+@pytest.mark.skipif(precision.platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_kept_memory_is_not_touched_for_the_first_time_again():
+    program = (
+        "import resource, torch\n"
+        "from util.precision import keep_freed_memory\n"
+        "keep_freed_memory()\n"
+        "for _ in range(3):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.ones(2**26)\n"  # 256 MiB: 65536 pages of 4 KiB
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in precision._MALLOC_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout.split()[-1]) < 100
 
 
 # How the step is computed
@@ -330,7 +366,7 @@ def test_deterministic_runs_are_equal_on_a_gpu(stage, arguments):
     program = (
         "import sys; sys.path.insert(0, 'tests'); import torch\n"
         "from test_speed import SMALL, train\n"
-        "from helpers import train_options\n"
+        "from helpers import PROJECT, train_options\n"
         "from models import create_model\n"
         "from util.precision import set_up_device\n"
         f"options = train_options('--model={stage}', *SMALL, '--gpu_ids=0', '--deterministic', "
