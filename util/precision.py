@@ -86,8 +86,8 @@ def keep_freed_memory() -> bool:
 
     By default every tensor above 32 MiB is mapped anew, and touching its pages for the first time
     takes longer than most operations on them. Costs little memory: a program here frees and
-    allocates the same sizes for every batch. What the user has set in the environment stays in
-    force. For the whole process, so only programs call it.
+    allocates the same sizes for every batch, and the heap stops growing after some. What the user
+    has set in the environment stays in force. For the whole process, so only programs call it.
 
     Returns:
         Whether it did anything (it does not without glibc).
