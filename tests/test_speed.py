@@ -366,7 +366,7 @@ def test_deterministic_runs_are_equal_on_a_gpu(stage, arguments):
     program = (
         "import sys; sys.path.insert(0, 'tests'); import torch\n"
         "from test_speed import SMALL, train\n"
-        "from helpers import PROJECT, train_options\n"
+        "from helpers import train_options\n"
         "from models import create_model\n"
         "from util.precision import set_up_device\n"
         f"options = train_options('--model={stage}', *SMALL, '--gpu_ids=0', '--deterministic', "
