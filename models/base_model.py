@@ -69,7 +69,8 @@ class TrainingStart:
 class BaseModel(ABC):
     """Base of all models; a subclass in models/NAME_model.py is found as `--model=NAME`.
 
-    A subclass fills `networks` (saved as `<iteration>_net_<key>.pth`) and, to train, `optimizers`.
+    A subclass hands its networks to `add_network` (saved as `<iteration>_net_<key>.pth`) and, to
+    train, its optimisers to `add_optimizer`.
 
     Class attributes:
         required_networks: those that a continued run cannot start without; others may start fresh
@@ -122,6 +123,28 @@ class BaseModel(ABC):
     def notes(options: argparse.Namespace) -> list[str]:
         """Lines worth saying at the start of a run (for example that a loss network is random)."""
         return []
+
+    def add_network(self, name: str, network: nn.Module) -> nn.Module:
+        """Register a network and bring it to the device, in the layout of --channels_last.
+
+        Its optimiser is to be made afterwards. What draws its first weights comes before: on a
+        GPU the same seed would draw others than on the CPU.
+
+        Args:
+            name: the short name that its checkpoint file carries.
+            network: with its first weights, on the CPU.
+
+        Returns:
+            The network.
+        """
+        layout = torch.channels_last if self.uses_channels_last else torch.preserve_format
+        self.networks[name] = network.to(self.device, memory_format=layout)
+        return network
+
+    @property
+    def uses_channels_last(self) -> bool:
+        """Whether the networks' features are laid out as [B, H, W, C]."""
+        return getattr(self.options, "channels_last", False)
 
     @abstractmethod
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:

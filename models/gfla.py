@@ -159,12 +159,6 @@ class GFLAModel(BaseModel):
             fused=self.options.fused_optimizer or None,
         )
 
-    def move_networks(self) -> None:
-        """Bring the networks to the device, in the memory layout of --channels_last."""
-        layout = torch.channels_last if self.uses_channels_last else torch.preserve_format
-        for network in self.networks.values():
-            network.to(self.device, memory_format=layout)
-
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:
         """Load what there is to go on with; see BaseModel. The file may have another layout."""
         start = super().load_for_training(folder, label)
@@ -175,11 +169,6 @@ class GFLAModel(BaseModel):
                     if value.shape == parameter.shape:
                         state[name] = torch.empty_like(parameter).copy_(value)
         return start
-
-    @property
-    def uses_channels_last(self) -> bool:
-        """Whether the networks' features are laid out as [B, H, W, C]."""
-        return getattr(self.options, "channels_last", False)
 
     def autocast(self) -> torch.autocast:
         """Context in which the networks compute as --amp says; losses are computed outside."""

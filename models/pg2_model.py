@@ -136,7 +136,7 @@ class PG2Model(BaseModel):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         self.layout = LAYOUTS[options.layout]
-        self.networks = build_networks(
+        networks = build_networks(
             self.layout,
             options.load_size,
             structure_nc=options.structure_nc,
@@ -145,15 +145,15 @@ class PG2Model(BaseModel):
             ndf=options.ndf if options.is_train else None,
         )
         if not options.is_train and options.stage == 1:
-            del self.networks["G2"]
-        for network in self.networks.values():
-            network.to(self.device)
+            del networks["G2"]
         # Until G2 has been trained or loaded, the coarse picture is the best there is.
         self.has_refinement = not options.is_train and options.stage == 2
-        if options.is_train:
-            for name, network in self.networks.items():
+        for name, network in networks.items():
+            if options.is_train:
                 init_type, gain = ("normal", 0.02) if name == "D" else ("xavier", 1.0)
                 init_weights(network, init_type, gain)
+            self.add_network(name, network)
+            if options.is_train:
                 self.add_optimizer(name, TensorFlowAdam(network.parameters(), options.lr, BETAS))
 
     def stage(self, iteration: int) -> int:

@@ -63,7 +63,7 @@ class PoseModel(GFLAModel):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.generator = PoseGenerator(
+        generator = PoseGenerator(
             image_nc=options.image_nc,
             structure_nc=options.structure_nc,
             layers=GENERATOR_LAYERS,
@@ -71,18 +71,18 @@ class PoseModel(GFLAModel):
             kernel_size=options.kernel_size,
             use_spect=options.use_spect_g,
         )
-        self.networks = {"G": self.generator}
+        if options.is_train:
+            init_weights(generator, options.init_type)
+        self.generator = self.add_network("G", generator)
         if options.is_train:
             self._prepare_training(options)
-        self.move_networks()
 
     def _prepare_training(self, options: argparse.Namespace) -> None:
-        self.discriminator = ResDiscriminator(
+        discriminator = ResDiscriminator(
             image_nc=options.image_nc, layers=options.dis_layers, use_spect=options.use_spect_d
         )
-        self.networks["D"] = self.discriminator
-        for network in self.networks.values():
-            init_weights(network, options.init_type)
+        init_weights(discriminator, options.init_type)
+        self.discriminator = self.add_network("D", discriminator)
         self.adversarial = AdversarialLoss(options.gan_mode)
         for name, network, rate in (
             ("G", self.generator, options.lr),

@@ -32,18 +32,18 @@ class PoseFlowNetModel(GFLAModel):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.generator = FlowGenerator(
+        generator = FlowGenerator(
             image_nc=options.image_nc,
             structure_nc=options.structure_nc,
             attn_layer=options.attn_layer,
             use_spect=options.use_spect_g,
         )
-        self.networks = {"G": self.generator}
         if options.is_train:
-            init_weights(self.generator, options.init_type)
+            init_weights(generator, options.init_type)
+        self.generator = self.add_network("G", generator)
+        if options.is_train:
             self.add_optimizer("G", self.adam(self.generator, options.lr))
             self.run_generator = self.compiled(self.generator)
-        self.move_networks()
 
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One step on the flow estimator; see BaseModel."""

@@ -1,10 +1,6 @@
 """The weighted gather and the Gaussian resampling built on it."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -143,46 +139,6 @@ def test_second_derivatives_are_refused():
         gradient.sum().backward()
 
 
-def gather_case(device, dtype):
-    """Operands, rows, weights and output gradient; few rows, so that some are read often."""
-    torch.manual_seed(0)
-    table = torch.randn(7, 20, dtype=dtype, device=device, requires_grad=True)
-    index = torch.randint(0, 6, (37, 16), dtype=torch.int32, device=device)
-    weight = torch.rand(37, 16, dtype=dtype, device=device, requires_grad=True)
-    return table, index, weight, torch.randn(37, 20, dtype=dtype, device=device)
-
-
-def compare_with_triton(device):
-    """The Triton kernels against the plain path; in a process of its own when interpreted."""
-    for dtype, tolerance in ((torch.float32, 2e-5), (torch.float16, 4e-2), (torch.bfloat16, 3e-1)):
-        table, index, weight, gradient = gather_case(device, dtype)
-        results = []
-        for function in (gather_sum._plain_gather_sum, gather_sum._fused_gather_sum):
-            output = function(table, index, weight)
-            assert output.dtype == dtype
-            both = torch.autograd.grad(output, (table, weight), gradient, retain_graph=True)
-            alone = [
-                torch.autograd.grad(output, x, gradient, retain_graph=True)[0]
-                for x in (table, weight)
-            ]
-            results.append([output, *both, *alone])
-        for plain, fused in zip(*results, strict=True):
-            torch.testing.assert_close(fused, plain, atol=tolerance, rtol=0)
-
-
-@pytest.mark.skipif(not gather_sum.TRITON_INSTALLED, reason="needs triton")
-def test_triton_interpreted():
-    """Triton's interpreter computes on the CPU; it must be chosen before the first import."""
-    here = Path(__file__).parent
-    path = os.pathsep.join(str(p) for p in (here, here.parent))
-    code = "import test_gather_sum; test_gather_sum.compare_with_triton('cpu')"
-    subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
-        check=True,
-    )
-
-
 def test_kernels_that_do_not_work_are_said_once_and_not_used(monkeypatch, capsys):
     """On the CPU, with stand-ins for the kernels: right, wrong in a gradient, and failing."""
 
@@ -204,10 +160,3 @@ def test_kernels_that_do_not_work_are_said_once_and_not_used(monkeypatch, capsys
         assert output.count("\n") == (0 if works else 1)
         assert reason is None or reason in output
     gather_sum.triton_works.cache_clear()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.skipif(not gather_sum.TRITON_INSTALLED, reason="needs triton")
-def test_triton_on_the_gpu():
-    compare_with_triton("cuda")

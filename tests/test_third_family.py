@@ -31,11 +31,10 @@ TOY = """
         def __init__(self, options):
             super().__init__(options)
             width = options.toy_width
-            self.networks = {
-                "painter": nn.Sequential(nn.Conv2d(21, width, 3, padding=1), nn.Conv2d(width, 3, 1))
-            }
+            painter = nn.Sequential(nn.Conv2d(21, width, 3, padding=1), nn.Conv2d(width, 3, 1))
+            self.add_network("painter", painter)
             if options.is_train:
-                self.networks["critic"] = nn.Conv2d(3, 1, 1)
+                self.add_network("critic", nn.Conv2d(3, 1, 1))
                 for name, network in self.networks.items():
                     self.add_optimizer(name, torch.optim.SGD(network.parameters(), lr=0.01))
 

@@ -41,4 +41,7 @@ def choose_device(gpu_ids: list[int]) -> torch.device:
         )
     if len(gpu_ids) > 1:
         _say_once(f"--gpu_ids: only GPU {gpu_ids[0]} is used, several are not supported yet")
-    return torch.device("cuda", gpu_ids[0])
+    device = torch.device("cuda", gpu_ids[0])
+    # Triton's kernels, the thread that pins batches and questions on what a GPU can go to this one.
+    torch.cuda.set_device(device)
+    return device

@@ -17,9 +17,8 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
         [B, 2, height, width], in pixels of the wanted map.
     """
     height, width = size
-    scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]])
-    resized = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-    return resized * scale.view(1, 2, 1, 1)
+    x, y = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
+    return torch.stack([x * (width / flow.shape[3]), y * (height / flow.shape[2])], dim=1)
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:

@@ -57,9 +57,11 @@ def seed_everything(seed: int, iteration: int) -> None:
     Those of Python, NumPy and torch, on all devices. The data order and the augmentation follow
     from (seed, epoch, item) in the same way: a resumed run draws what the run in one go drew.
     """
-    random.seed(seed << 32 | iteration)
-    np.random.seed([seed, iteration & 0xFFFFFFFF])
-    torch.manual_seed(seed << 32 | iteration)
+    # torch's CPU generator keeps 32 bits of its seed, so all of the pair must reach every bit.
+    python, numpy, pytorch = np.random.SeedSequence(seed, spawn_key=(iteration,)).spawn(3)
+    random.seed(int(python.generate_state(1, np.uint64)[0]))
+    np.random.seed(numpy.generate_state(8))
+    torch.manual_seed(int(pytorch.generate_state(1)[0]))
 
 
 def make_evaluation(

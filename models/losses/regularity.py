@@ -51,15 +51,15 @@ def affine_regularity(flow: Tensor, kernel_size: int) -> Tensor:
         raise ValueError(
             f"flow: got {height}×{width}, expected at least {kernel_size}×{kernel_size}"
         )
-    basis = _residual_basis(kernel_size).to(flow)
+    basis = _residual_basis(kernel_size, flow.device, flow.dtype)
     # A matrix product rather than a convolution: on a GPU convolutions may round to TF32.
     windows = F.unfold(flow.reshape(-1, 1, height, width), kernel_size)
     return (basis @ windows).square().sum() / (flow.shape[0] * windows.shape[-1])
 
 
-@cache
-def _residual_basis(kernel_size: int) -> Tensor:
-    """Orthonormal basis `[k² - 3, k²]`, float64, of what no affine map of k×k pixels can express.
+@cache  # per device, too: a copy to a GPU waits for it
+def _residual_basis(kernel_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Orthonormal basis `[k² - 3, k²]` of what no affine map of k×k pixels can express.
 
     The residual of the fit is the projection on it, so the sum of squares of a window's products
     with it is the squared residual.
@@ -71,4 +71,4 @@ def _residual_basis(kernel_size: int) -> Tensor:
     )
     affine = torch.stack([torch.ones_like(x), x, y], dim=-1).view(-1, 3)
     complete, _ = torch.linalg.qr(affine, mode="complete")
-    return complete[:, 3:].T
+    return complete[:, 3:].T.to(device, dtype)

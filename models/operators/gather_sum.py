@@ -4,12 +4,11 @@ Bilinear sampling, Gaussian resampling and local attention all read a small wind
 positions around a flowed position; they differ only in their weights:
 
     floor, fraction = sampling_cell(flow)
-    index = window_index(floor, offsets, source.shape[-2:])
+    index = window_index(floor, range(-1, 3), source.shape[-2:])
     output = weighted_gather(source, index, weight)  # weight made from `fraction`
 """
 
 import functools
-from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -40,12 +39,12 @@ def sampling_cell(flow: Tensor) -> tuple[Tensor, Tensor]:
     return floor, position - floor
 
 
-def window_index(floor: Tensor, offsets: Sequence[int], size: tuple[int, int]) -> Tensor:
+def window_index(floor: Tensor, offsets: range, size: tuple[int, int]) -> Tensor:
     """Flat indices of the window {floor + offsets}², each coordinate clamped to the map.
 
     Args:
         floor: `[B, 2, H, W]`, x then y, whole numbers.
-        offsets: K integers, the same for both axes.
+        offsets: K whole pixels, the same for both axes.
         size: (height, width) of the map that is read.
 
     Returns:
@@ -54,7 +53,10 @@ def window_index(floor: Tensor, offsets: Sequence[int], size: tuple[int, int]) -
     height, width = size
     # A flow that has blown up must not overflow the integers: it reads the border like any other.
     whole = floor.clamp(-(2.0**30), 2.0**30).int()
-    steps = torch.tensor(offsets, dtype=torch.int32, device=floor.device)
+    # Counted off on the device: a list would be copied there, and a GPU waited for, in every call.
+    steps = torch.arange(
+        offsets.start, offsets.stop, offsets.step, dtype=torch.int32, device=floor.device
+    )
     x, y = (whole[:, :, None] + steps[:, None, None]).unbind(1)  # [B, K, H, W] each
     rows = y.clamp(0, height - 1) * width
     return (rows[:, :, None] + x.clamp(0, width - 1)[:, None]).flatten(1, 2).permute(0, 2, 3, 1)
@@ -127,7 +129,7 @@ def triton_works(device: str) -> bool:
 def _fused_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     from models.operators.triton_gather import triton_gather_sum  # slow to import, rarely needed
 
-    return triton_gather_sum(table, index.int(), weight.contiguous())
+    return triton_gather_sum(table, index.int(), weight)
 
 
 def _plain_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:

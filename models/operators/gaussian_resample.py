@@ -1,5 +1,6 @@
 """Resampling of a feature map along a flow with a Gaussian window."""
 
+import torch
 from torch import Tensor
 
 from models.operators.gather_sum import sampling_cell, weighted_gather, window_index
@@ -18,21 +19,26 @@ def gaussian_resample(
         source: `[B, C, Hs, Ws]`.
         flow: `[B, 2, H, W]`, x then y, in pixels, source position minus target position.
         kernel_size: positions per axis, even.
-        dilation: spacing of the positions in pixels.
+        dilation: spacing of the positions in pixels, positive.
         sigma: standard deviation of the Gaussian in pixels.
 
     Returns:
         `[B, C, H, W]`. Differentiable in both.
 
     Raises:
-        ValueError: `kernel_size` is odd or not positive.
+        ValueError: `kernel_size` is odd or not positive, or `dilation` is not positive.
     """
     if kernel_size < 2 or kernel_size % 2:
         raise ValueError(f"kernel_size: got {kernel_size}, expected an even positive number")
+    if dilation < 1:
+        raise ValueError(f"dilation: got {dilation}, expected a positive number")
     half = kernel_size // 2
-    offsets = [i * dilation for i in range(1 - half, half + 1)]
+    offsets = range((1 - half) * dilation, half * dilation + 1, dilation)
     floor, fraction = sampling_cell(flow)
-    distance = fraction.new_tensor(offsets) - fraction[..., None]
+    steps = torch.arange(
+        offsets.start, offsets.stop, offsets.step, dtype=fraction.dtype, device=fraction.device
+    )
+    distance = steps - fraction[..., None]
     # As softmax: normalised, and safe where exp(-d² / (2 sigma²)) alone would underflow.
     weight_x, weight_y = (-(distance**2) / (2 * sigma**2)).softmax(dim=-1).unbind(1)
     weight = (weight_y[..., :, None] * weight_x[..., None, :]).flatten(3)

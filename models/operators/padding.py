@@ -25,8 +25,9 @@ def pad_border(x: Tensor, pad: int) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
     if x.device.type == "cpu":
         return _PadBorder.apply(x, pad)
-    # F.pad takes care of deterministic mode on CUDA.
-    return F.pad(x.contiguous(memory_format=torch.channels_last), (pad,) * 4, mode="replicate")
+    # F.pad takes care of deterministic mode on CUDA. There it gives channels first, whatever x is.
+    padded = F.pad(x, (pad,) * 4, mode="replicate")
+    return padded.contiguous(memory_format=torch.channels_last)
 
 
 class _PadBorder(torch.autograd.Function):

@@ -22,14 +22,17 @@ def triton_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """out[n] = Σ_k weight[n, k] · table[index[n, k]], differentiable once in table and weight.
 
     Args:
-        table: `[R, C]`, contiguous, float32, float16 or bfloat16.
-        index: `[N, K]` int32 in [0, R), contiguous.
-        weight: `[N, K]` of the table's type, contiguous.
+        table: `[R, C]`, float32, float16 or bfloat16.
+        index: `[N, K]` int32 in [0, R).
+        weight: `[N, K]` of the table's type.
 
     Returns:
         `[N, C]` of the table's type.
     """
-    return _TritonGatherSum.apply(table, index, weight)
+    # The kernels count on rows that follow each other in memory. Callers' need not: a map of a batch
+    # of one is flattened without a copy, whatever its layout.
+    operands = (operand.contiguous() for operand in (table, index, weight))
+    return _TritonGatherSum.apply(*operands)
 
 
 class _TritonGatherSum(torch.autograd.Function):
@@ -54,19 +57,21 @@ class _TritonGatherSum(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         table, index, weight = ctx.saved_tensors
         positions, channels = index.shape[0], table.shape[1]
-        table_gradient = torch.zeros_like(table, dtype=torch.float32)
-        weight_gradient = torch.empty_like(weight)
+        needs_table, _, needs_weight = ctx.needs_input_grad
+        # Where none is asked for, the kernel gets a pointer that it does not use.
+        table_gradient = torch.zeros_like(table, dtype=torch.float32) if needs_table else table
+        weight_gradient = torch.empty_like(weight) if needs_weight else weight
         block_channels = triton.next_power_of_2(channels)
         block_positions = max(1, BLOCK_ELEMENTS // block_channels)
         _gather_backward[(triton.cdiv(positions, block_positions),)](
             table, index, weight, gradient.contiguous(), table_gradient, weight_gradient,
             positions, channels, index.shape[1], block_positions, block_channels,
-            ctx.needs_input_grad[0], ctx.needs_input_grad[2],
+            needs_table, needs_weight,
         )  # fmt: skip
         return (
-            table_gradient.to(table.dtype) if ctx.needs_input_grad[0] else None,
+            table_gradient.to(table.dtype) if needs_table else None,
             None,
-            weight_gradient if ctx.needs_input_grad[2] else None,
+            weight_gradient if needs_weight else None,
         )
 
 
