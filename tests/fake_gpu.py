@@ -1,5 +1,5 @@
-"""A rehearsal of a GPU without one: fake CUDA tensors, which have a shape, a layout and a device, but
-no values.
+"""A rehearsal of a GPU without one: fake CUDA tensors, which have a shape, a layout and a device,
+but no values.
 
     with FakeGPU() as gpu:
         model = create_model(options)
