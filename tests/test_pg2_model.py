@@ -137,7 +137,7 @@ def test_first_steps_and_the_sequence_are_the_originals():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_computes_the_originals_steps():
     model = golden_model("market", "--gpu_ids=0")
-    batch = golden_batch("market")
+    batch = {name: x.cuda() for name, x in golden_batch("market").items()}
     numbers = golden_pg2("market_step.json")
     with torch.backends.cudnn.flags(allow_tf32=False):
         for name, value in losses_of(model, batch, model.coarse_picture(batch)).items():

@@ -242,10 +242,10 @@ def test_tf32_is_for_convolutions_alone(settings):
 def test_deterministic(settings, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     set_up_device(train_options())
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
     options = train_options("--model=pose", *SMALL, "--deterministic")
     set_up_device(options)
-    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     torch.manual_seed(0)
     losses = train(create_model(options), 2)

@@ -125,6 +125,6 @@ def test_a_step_on_the_gpu_is_the_one_on_the_cpu(name, steps, batch):
     fill_by_formula(model.vgg, prefix="vgg19.")
     assert model.device.type == "cuda"
     with torch.backends.cudnn.flags(allow_tf32=False):
-        losses = model.training_step(batch, 1)
+        losses = model.training_step({k: x.cuda() for k, x in batch.items()}, 1)
     for loss, value in steps[name]["steps"][0]["losses"].items():
         assert losses[loss].item() == pytest.approx(value, rel=1e-3, abs=1e-5), loss

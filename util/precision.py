@@ -70,10 +70,11 @@ def set_up_device(options: argparse.Namespace) -> None:
     On the CPU of a machine with glibc it also keeps freed memory for the next iteration.
     """
     torch.backends.cudnn.allow_tf32 = options.tf32
+    # All batches have one size, so it pays to try once which convolution is fastest.
+    torch.backends.cudnn.benchmark = not options.deterministic
     if options.deterministic:
         # cuBLAS reads it when it starts; without it, its workspaces depend on timing.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory it has not written.
         torch.utils.deterministic.fill_uninitialized_memory = False

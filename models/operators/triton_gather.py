@@ -29,8 +29,8 @@ def triton_gather_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Returns:
         `[N, C]` of the table's type.
     """
-    # The kernels count on rows that follow each other in memory. Those of callers need not: a map of
-    # a batch of one is flattened without a copy, whatever its layout.
+    # The kernels count on rows that follow each other in memory. Those of callers need not: a map
+    # of a batch of one is flattened without a copy, whatever its layout.
     operands = (operand.contiguous() for operand in (table, index, weight))
     return _TritonGatherSum.apply(*operands)
 
