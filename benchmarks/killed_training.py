@@ -1,8 +1,9 @@
 """Kill a training at random moments, again and again: python -m benchmarks.killed_training.
 
 The run saves after every iteration. After each kill -9 its checkpoint is compared, bit for bit,
-with that of the same iteration of a run that nobody disturbed, and the run is continued. Every
-other kill is aimed at a moment within a save.
+with that of the same iteration of a run that nobody disturbed, and the run is continued. The plain
+network files must be those of one iteration, which may be an earlier one. Every other kill is aimed
+at a moment within a save.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -50,13 +52,10 @@ def train(arguments: list[str], marks: int | None = None) -> int:
     return trainer.run()
 
 
-def checkpoint(folder: Path, label: str) -> dict:
-    """Everything that a checkpoint holds."""
-    state = load_training_state(folder / f"{label}_state.pth")
-    networks = {
-        key: read_state_dict(folder / f"{label}_net_{key}.pth") for key in state["networks"]
-    }
-    return {"state": state, "networks": networks}
+def plain_files(folder: Path, label: str, networks: Iterable[str]) -> dict[str, dict]:
+    """The plain network files that are there, by the network's key."""
+    paths = {key: folder / f"{label}_net_{key}.pth" for key in networks}
+    return {key: read_state_dict(path) for key, path in paths.items() if path.exists()}
 
 
 def same(first: object, second: object) -> bool:
@@ -121,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options: argparse.Namespace = parser.parse_all(arguments)
     torch.set_num_threads(1)  # a process with threads of its own must not fork
     rng = random.Random(options.seed)
-    kills = in_save = chains = lost = 0
+    kills = in_save = chains = lost = older = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_synthetic_dataset(
@@ -139,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         cut = [*training, f"--checkpoints_dir={root}/cut"]
         ended = 0  # the newest iteration whose save came to its end
         while kills < options.kills:
-            goes_on = (folder / "latest_state.pth").exists() or any(folder.glob(".*.commit"))
+            goes_on = (folder / "latest_state.pth").exists()
             marks, killed = run_and_kill(
                 [*cut, *["--continue_train"][:goes_on]], rng, kills % 2 == 1, options.longest_wait
             )
@@ -150,13 +149,21 @@ def main(arguments: list[str] | None = None) -> int:
             left = sorted(path.name for path in folder.glob(".*"))
             if not begun:
                 continue  # killed before there was anything to save
-            if not (folder / "latest_state.pth").exists() and not any(folder.glob(".*.commit")):
+            found = load_training_state(folder / "latest_state.pth")
+            if found is None:
                 assert not ended, f"no checkpoint, though iteration {ended} had been saved"
                 continue
-            found = checkpoint(folder, "latest")  # finishes a save that was cut off
-            iteration = found["state"]["iteration"]
+            iteration = found["iteration"]
             assert ended <= iteration <= begun, (ended, iteration, begun)
-            assert same(found, checkpoint(reference, str(iteration))), f"iteration {iteration}"
+            expected = load_training_state(reference / f"{iteration}_state.pth")
+            assert same(found, expected), f"iteration {iteration}"
+            plain = plain_files(folder, "latest", ["G1", "G2", "G", "D"])
+            if not same(plain, found["networks"]):
+                older += 1
+                assert any(
+                    same(plain, plain_files(reference, str(earlier), plain))
+                    for earlier in range(iteration + 1)
+                ), f"the plain files beside iteration {iteration} are of no one iteration"
             lost += begun - iteration
             print(
                 f"kill {kills}: saved {ended}, begun {begun}, found {iteration}"
@@ -171,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{options.model}: {kills} kills, {in_save} of them within a save, {chains} runs came to "
         f"their end, each checkpoint equal to the undisturbed run's; {lost} saves that had begun "
-        "did not count"
+        f"did not count, {older} kills left older or fewer plain files"
     )
     return 0
 

@@ -1,8 +1,9 @@
 """What a model is to the programs: networks by name, a training step, and a prediction."""
 
 import argparse
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from options.parser import Parser
-from util.checkpoints import LoadReport, load_network, load_training_state, save_checkpoint
+from util.checkpoints import (
+    LoadReport,
+    differs,
+    load_network,
+    load_training_state,
+    network_source,
+    read_state_dict,
+    save_checkpoint,
+    take_weights,
+)
 from util.device import choose_device
 from util.errors import UserError
 
@@ -87,6 +97,8 @@ class BaseModel(ABC):
 
     required_networks: ClassVar[tuple[str, ...]] = ("G",)
     network_options: ClassVar[str] = "--model"
+    # What takes back what a step has done so far; None outside of `step`.
+    _undo: list[Callable[[], object]] | None = None
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -161,13 +173,68 @@ class BaseModel(ABC):
             NonFiniteError: by way of `update`.
         """
 
-    def update(self, name: str, loss: Tensor, parts: Mapping[str, Tensor]) -> None:
+    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """`training_step`, all of it or nothing.
+
+        Whatever it raises (memory that runs out, NaN) leaves all networks and optimisers bit for
+        bit as they were: a generator and its discriminator never get a step apart.
+        """
+        with self._all_or_nothing():
+            return self.training_step(batch, iteration)
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        # Forward passes move spectral norm's vectors, the first step makes an optimiser's state.
+        buffers = [value.clone() for value in self._buffers()]
+        groups = [dict(group) for group in self._groups()]
+        states = [set(optimizer.state) for optimizer in self.optimizers.values()]
+        self._undo = []
+        try:
+            yield
+        except BaseException:
+            for undo in reversed(self._undo):
+                undo()
+            for optimizer, known in zip(self.optimizers.values(), states, strict=True):
+                for parameter in set(optimizer.state) - known:
+                    del optimizer.state[parameter]
+            for group, kept in zip(self._groups(), groups, strict=True):
+                group.update(kept)
+            for value, kept in zip(self._buffers(), buffers, strict=True):
+                value.copy_(kept)
+            raise
+        finally:
+            self._undo = None
+
+    def _buffers(self) -> list[Tensor]:
+        return [value for network in self.networks.values() for value in network.buffers()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for value in self.optimizers.values() for group in value.param_groups]
+
+    def on_failure(self, undo: Callable[[], object]) -> None:
+        """Have `undo` called if the rest of the current `step` fails; without one, never."""
+        if self._undo is not None:
+            self._undo.append(undo)
+
+    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
+        """Copy what an optimiser's step changes in place, to put it back if the step fails."""
+        parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        tensors = [v.detach() for v in (*parameters, *states) if isinstance(v, Tensor)]
+        kept = [value.clone() for value in tensors]
+        self.on_failure(lambda: torch._foreach_copy_(tensors, kept))
+
+    def update(
+        self, name: str, loss: Tensor, parts: Mapping[str, Tensor], is_last: bool = False
+    ) -> None:
         """Backward pass and step of one optimiser, whose gradients are zero.
 
         Args:
             name: of the optimiser.
             loss: scalar, the sum of `parts`.
             parts: the losses by name, for the message.
+            is_last: whether nothing that can fail follows in this training step, so that no copy
+                of the network and the optimiser's averages has to be kept until its end.
 
         Raises:
             NonFiniteError: a loss or a gradient is NaN or infinite; the optimiser has not stepped.
@@ -186,6 +253,9 @@ class BaseModel(ABC):
         if not finite.all():
             good = finite.tolist()
             raise NonFiniteError([key for key, ok in zip(values, good, strict=True) if not ok])
+        # Now, not before the forward pass: what that needed is free again.
+        if self._undo is not None and not is_last:
+            self._keep(self.optimizers[name])
         self.optimizers[name].step()
 
     def stage(self, iteration: int) -> int | None:
@@ -238,7 +308,7 @@ class BaseModel(ABC):
     def save(
         self, folder: Path, label: str | int, iteration: int, run: Mapping[str, Any] | None = None
     ) -> None:
-        """Write `<label>_net_<key>.pth` for the networks to save and `<label>_state.pth`, together.
+        """Write `<label>_state.pth`, from which a run goes on, and then `<label>_net_<key>.pth`.
 
         Args:
             folder: the experiment's folder.
@@ -250,28 +320,28 @@ class BaseModel(ABC):
             UserError: the files cannot be written, or a weight is NaN or infinite; the files that
                 were there stay.
         """
-        parts: dict[str, Any] = {
-            f"net_{key}": {
+        networks = {
+            key: {
                 name: value.detach().cpu()
                 for name, value in self.networks[key].state_dict().items()
             }
             for key in self.networks_to_save()
         }
-        for part, weights in parts.items():
+        for key, weights in networks.items():
             for name, value in weights.items():
                 if not value.isfinite().all():
                     raise UserError(
-                        f"{part}: {name} became NaN or infinite in iteration {iteration}; "
+                        f"net_{key}: {name} became NaN or infinite in iteration {iteration}; "
                         "lower --lr"
                     )
-        parts["state"] = {
+        state = {
             "model": self.options.model,
             "iteration": iteration,
-            "networks": self.networks_to_save(),
             "optimizers": {name: value.state_dict() for name, value in self.optimizers.items()},
             "run": dict(run or {}),
         }
-        save_checkpoint(folder, label, parts)
+        absent = [key for key in self.networks if key not in networks]
+        save_checkpoint(folder, label, networks, state, absent)
 
     def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
         """Load the networks; everything they hold must be in the files.
@@ -284,6 +354,12 @@ class BaseModel(ABC):
         reports = []
         for key, network in self.networks.items():
             path = folder / f"{label}_net_{key}.pth"
+            state = folder / f"{label}_state.pth"
+            if state.exists() and not path.exists():
+                raise UserError(
+                    f"no checkpoint {path}, though {state.name} is there: check --model, or go on "
+                    "with --continue_train, which writes it, if a save was cut off"
+                )
             report = load_network(network, path, self.network_options)
             if report.missing:
                 raise UserError(f"{report}; {self.explain_missing(report)}")
@@ -297,24 +373,50 @@ class BaseModel(ABC):
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:
         """Load what is there to go on with: weights, and optimisers if the same model wrote them.
 
+        The weights come from `<label>_state.pth` alone. Where there is none (released weights), or
+        one of earlier versions, which has no weights in it, they come from `<label>_net_<key>.pth`.
+
         Raises:
             UserError: no checkpoint, or one that does not fit.
         """
         lines, loaded = [], []
-        state = load_training_state(folder / f"{label}_state.pth")
+        state_path = folder / f"{label}_state.pth"
+        state = load_training_state(state_path)
+        held = state.get("networks", []) if state else []
+        commit = folder / f".{label}.commit"
+        if not isinstance(held, dict) and commit.exists():
+            raise UserError(
+                f"{commit}: a save of an earlier version was cut off here, the files may be of two "
+                "iterations: take a numbered checkpoint (--which_iter), or remove that file to "
+                "take the weights as they are"
+            )
         for key, network in self.networks.items():
             path = folder / f"{label}_net_{key}.pth"
             is_required = key in self.required_networks
-            if not is_required and not path.exists():
-                if (
-                    state
-                    and state["model"] == self.options.model
-                    and key in state.get("networks", [])
-                ):
-                    raise UserError(f"no {path}, which was saved with the files beside it")
-                lines.append(f"network {key}: no {path.name}, starts fresh")
+            if isinstance(held, dict):
+                source, weights = network_source(state_path, key), held.get(key)
+                absent = f"none in {state_path.name}"
+                if is_required and weights is None:
+                    raise UserError(
+                        f"{state_path} holds no network {key}, it is of --model={state['model']}: "
+                        "choose that --model or another --name, or move the file away to start "
+                        f"from {path.name}"
+                    )
+                if differs(path, weights):
+                    lines.append(
+                        f"{path.name} holds other weights than {state_path.name}, which counts: "
+                        f"the next save replaces it; to start from it move {state_path.name} away"
+                    )
+            elif is_required or path.exists():
+                source, weights = str(path), read_state_dict(path)
+            elif state and state["model"] == self.options.model and key in held:
+                raise UserError(f"no {path}, which was saved with the files beside it")
+            else:
+                weights, absent = None, f"no {path.name}"
+            if weights is None:
+                lines.append(f"network {key}: {absent}, starts fresh")
                 continue
-            report = load_network(network, path, self.network_options)
+            report = take_weights(network, weights, source, self.network_options)
             # Another stage may bring whole parts of a network; anything less is a mistake.
             if report.missing and (not is_required or report.partly_taken):
                 raise UserError(f"{report}; {self.explain_missing(report)}")
@@ -340,7 +442,7 @@ class BaseModel(ABC):
                 optimizer.load_state_dict(state["optimizers"][name])
             except (KeyError, ValueError) as error:
                 raise UserError(
-                    f"{folder / label}_state.pth: its optimiser {name} is of another network; give "
+                    f"{state_path}: its optimiser {name} is of another network; give "
                     "the options it was trained with, or move the file away to start it fresh"
                 ) from error
             # The file's learning rate came with it; the one of the options counts.

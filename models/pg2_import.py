@@ -12,6 +12,7 @@ from models.networks.pg2_names import Rearrange, tensorflow_weights
 from util.checkpoints import save_checkpoint
 from util.errors import UserError
 from util.files import written_whole
+from util.run_folder import holds_run
 from util.run_lock import RunLock
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
 
@@ -114,7 +115,7 @@ def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
 def import_checkpoint(
     prefix: str | Path, folder: Path, overwrite: bool = False
 ) -> ConvertedCheckpoint:
-    """Convert a checkpoint and write it as `latest_net_<network>.pth`, all of them or none.
+    """Convert a checkpoint and write it as `latest_net_<network>.pth`, never mixed with others.
 
     Beside them `import.txt` keeps what was found. Optimiser states are not taken over.
 
@@ -127,16 +128,14 @@ def import_checkpoint(
         UserError: as `convert_checkpoint`; the folder holds an experiment already, a run is writing
             there, or it cannot be written.
     """
-    if not overwrite and (any(folder.glob("*_net_*.pth")) or (folder / "loss_log.txt").exists()):
+    if not overwrite and holds_run(folder):
         raise UserError(
             f"{folder} holds an experiment already: choose another --name, or replace its latest "
             "checkpoint with --overwrite"
         )
     converted = convert_checkpoint(prefix)
-    networks = {f"net_{name}": weights for name, weights in converted.networks.items()}
     with RunLock(folder):
-        # A training state of other weights would be taken for that of these.
-        save_checkpoint(folder, "latest", networks, remove=("state",))
+        save_checkpoint(folder, "latest", converted.networks)
         with written_whole(folder / "import.txt") as temporary:
             text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
             temporary.write_text(text, encoding="utf-8")

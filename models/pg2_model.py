@@ -166,12 +166,23 @@ class PG2Model(BaseModel):
             losses = self.train_coarse(batch)
         else:
             if self.optimizers["G1"].state:
-                self.optimizers["G1"].release()  # three quarters of what stage 1 held of G1
-            self.has_refinement = True
+                self._release_coarse()
             coarse = self.coarse_picture(batch)
             losses = self.train_refinement(batch, coarse)
             losses |= self.train_discriminator(batch, coarse)
+            self.has_refinement = True
         return {name: value.detach() for name, value in losses.items()}
+
+    def _release_coarse(self) -> None:
+        """Free three quarters of what stage 1 held of G1."""
+        optimizer = self.optimizers["G1"]
+        kept = optimizer.state_dict()  # until the step is done, where no GPU memory is needed
+        kept["state"] = {
+            number: {name: value.cpu() for name, value in state.items()}
+            for number, state in kept["state"].items()
+        }
+        self.on_failure(lambda: optimizer.load_state_dict(kept))
+        optimizer.release()
 
     def train_coarse(self, batch: Batch) -> dict[str, Tensor]:
         """One step on G1 with its reconstruction losses (section 3.1)."""
@@ -179,7 +190,7 @@ class PG2Model(BaseModel):
         coarse = self.networks["G1"](batch["P1"], batch["BP2"])
         l1, masked = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
         losses = {"l1_coarse": l1, "mask_coarse": masked}
-        self.update("G1", l1 + masked, losses)
+        self.update("G1", l1 + masked, losses, is_last=True)
         return losses
 
     def train_refinement(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
@@ -208,7 +219,7 @@ class PG2Model(BaseModel):
         fake = cross_entropy([logits["source"], logits["refined"]], False)
         loss = (real + fake) / 2
         losses = {"dis": loss}
-        self.update("D", loss, losses)
+        self.update("D", loss, losses, is_last=True)
         return losses
 
     def logits(self, batch: Batch, coarse: Tensor, refined: Tensor) -> dict[str, Tensor]:
@@ -244,8 +255,8 @@ class PG2Model(BaseModel):
         refinement = folder / f"{label}_net_G2.pth"
         if self.has_refinement and (folder / f"{label}_net_G1.pth").exists() > refinement.exists():
             raise UserError(
-                f"no {refinement}: G2 is not trained before stage 2; "
-                "--stage=1 generates the coarse pictures of G1"
+                f"no {refinement}: G2 is not trained before stage 2 (if it was, a save was cut "
+                "off: --continue_train writes it); --stage=1 generates the coarse pictures of G1"
             )
         return super().load_for_test(folder, label)
 

@@ -100,7 +100,7 @@ class PoseModel(GFLAModel):
         dis_loss = self._step_discriminator(batch["P2"], image.detach())
         losses = self._generator_losses(batch, image, flows)
         self.optimizers["G"].zero_grad(set_to_none=True)
-        self.update("G", sum(losses.values()), losses)
+        self.update("G", sum(losses.values()), losses, is_last=True)
         losses["dis_img_gen"] = dis_loss
         return {name: value.detach() for name, value in losses.items()}
 

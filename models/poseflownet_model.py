@@ -58,7 +58,7 @@ class PoseFlowNetModel(GFLAModel):
             "regularization": options.lambda_regularization * regularity,
         }
         self.optimizers["G"].zero_grad(set_to_none=True)
-        self.update("G", sum(losses.values()), losses)
+        self.update("G", sum(losses.values()), losses, is_last=True)
         return {name: value.detach() for name, value in losses.items()}
 
     def compute_prediction(self, batch: Batch) -> Prediction:

@@ -355,7 +355,7 @@ def test_checkpoints(tmp_path):
     network(torch.ones(1, 3, 8, 8)).sum().backward()
     optimizer.step()
     state = {
-        "model": "pose", "iteration": 7, "networks": ["G"],
+        "model": "pose", "iteration": 7, "networks": {"G": network.state_dict()},
         "optimizers": {"G": optimizer.state_dict()},
     }  # fmt: skip
     files = {"net": tmp_path / "latest_net_G.pth", "state": tmp_path / "latest_state.pth"}

@@ -231,7 +231,7 @@ def test_integers_for_weights(tmp_path):
     assert "int32" in error_of(tmp_path, variables)
 
 
-@pytest.mark.parametrize("record", [*FILES, "10000_net_G1.pth", "loss_log.txt"])
+@pytest.mark.parametrize("record", [*FILES, "10000_net_G1.pth", "latest_state.pth", "loss_log.txt"])
 def test_an_experiment_is_not_overwritten_unasked(golden, tmp_path, record):
     (tmp_path / record).write_text("earlier")
     with pytest.raises(UserError, match=r"holds an experiment already.*--overwrite"):

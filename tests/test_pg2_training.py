@@ -154,17 +154,36 @@ def test_a_resumed_run_is_the_run_in_one_go(run, tiny_market, tmp_path, first):
     assert same(loaded(tmp_path / "person"), loaded(run[0] / "person"))
 
 
-def test_a_lost_network_stops_a_resumed_run(run, tiny_market, tmp_path):
+def test_a_lost_plain_file_is_written_again(run, tiny_market, tmp_path):
+    """A resume needs the state alone; test.py says what to do until then."""
     shutil.copytree(run[0] / "person", tmp_path / "person")
-    (tmp_path / "person" / "latest_net_G2.pth").unlink()
-    process = train(tiny_market, tmp_path, "--niter=7", "--continue_train")
-    assert_one_line_error(process, "latest_net_G2.pth")
+    for path in (tmp_path / "person").glob("latest_net_*.pth"):
+        path.unlink()
+    (tmp_path / "person" / "latest_net_G1.pth").write_bytes(
+        (run[0] / "person" / "2_net_G1.pth").read_bytes()
+    )
+    process = run_test([tmp_path], tiny_market, tmp_path / "pictures")
+    assert_one_line_error(process, "latest_net_G2.pth", "--continue_train")
+    output = succeed(train(tiny_market, tmp_path, "--niter=7", "--continue_train"))
+    assert "latest_net_G1.pth holds other weights than latest_state.pth" in output
+    succeed(train(tiny_market, tmp_path / "whole", "--niter=7"))
+    assert same(loaded(tmp_path / "person"), loaded(tmp_path / "whole" / "person"))
+
+
+def test_back_to_stage_1_no_later_network_stays_beside_it(run, tiny_market, tmp_path):
+    """G2 was trained on another G1's pictures."""
+    shutil.copytree(run[0] / "person", tmp_path / "person")
+    arguments = ["--continue_train", "--which_iter=2", "--niter=3"]
+    succeed(train(tiny_market, tmp_path, *arguments))
+    assert loaded(tmp_path / "person").keys() == {"net_G1", "state"}
+    process = run_test([tmp_path], tiny_market, tmp_path / "pictures")
+    assert_one_line_error(process, "latest_net_G2.pth", "--stage=1")
 
 
 def test_other_widths_are_refused(run, tiny_market, tmp_path):
     shutil.copytree(run[0] / "person", tmp_path / "person")
     process = train(tiny_market, tmp_path, "--niter=7", "--continue_train", "--conv_hidden_num=5")
-    assert_one_line_error(process, "latest_net_G1.pth", "shape", "--conv_hidden_num, --z_num")
+    assert_one_line_error(process, "network G1", "shape", "--conv_hidden_num, --z_num")
 
 
 def test_every_network_lowers_its_own_losses(tiny_market):

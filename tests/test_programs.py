@@ -183,7 +183,7 @@ def test_options_are_kept(runs):
     assert first["kernel_size"] == "{2: 3}" and first["attn_layer"] == "[2]"
     assert first["vgg_weights"] == "random"
     tested = dict(
-        line.split(": ", 1) for line in lines(runs.folder / "test_opt.txt") if ": " in line
+        line.split(": ", 1) for line in lines(runs.pictures / "test_opt.txt") if ": " in line
     )
     assert tested["results_dir"] == str(runs.pictures) and tested["batchSize"] == "1"
 
@@ -197,9 +197,9 @@ def test_random_vgg_weights_are_said(runs):
 
 def test_stage_2_says_what_it_starts_from(runs):
     count = len(golden("state_dict_keys.json")["market.flow_generator"]["keys"])
-    assert f"latest_net_G.pth: took {count} tensors (flow_net)" in runs.stage_2
+    assert f"latest_state.pth, network G: took {count} tensors (flow_net)" in runs.stage_2
     assert "not in it (source, target)" in runs.stage_2
-    assert "network D: no latest_net_D.pth, starts fresh" in runs.stage_2
+    assert "network D: none in latest_state.pth, starts fresh" in runs.stage_2
     assert "the checkpoint is of --model=poseflownet" in runs.stage_2
     assert "training pose on 12 pairs, iterations 1 to 2" in runs.stage_2
 
@@ -423,7 +423,7 @@ def test_resuming_with_another_network_is_one_message(runs, tiny_market, tmp_pat
         "train.py", *TRAINING, *QUIET, *places(tiny_market, tmp_path), "--model=pose",
         "--continue_train", "--niter=3", "--dis_layers=4",
     )  # fmt: skip
-    assert_one_line_error(process, "latest_net_D.pth", "encoder2")
+    assert_one_line_error(process, "latest_state.pth, network D", "encoder2")
     assert same(weights(tmp_path / "person" / "latest_net_D.pth"), before)
 
 
@@ -434,7 +434,7 @@ def test_a_flow_estimator_of_other_layers_is_refused(runs, tiny_market, tmp_path
         "train.py", *TRAINING, *QUIET, *places(tiny_market, tmp_path), "--model=pose",
         "--continue_train", "--niter=1", "--attn_layer=2,3", "--kernel_size=2=3,3=3",
     )  # fmt: skip
-    assert_one_line_error(process, "latest_net_G.pth", "flow_net", "--attn_layer")
+    assert_one_line_error(process, "latest_state.pth, network G", "flow_net", "--attn_layer")
 
 
 def test_a_bad_test_image_does_not_stop_training(runs, tiny_market, tmp_path):
@@ -460,7 +460,9 @@ def test_a_bad_test_image_is_left_out_if_asked_for(runs, tiny_market, tmp_path):
     good = [pair for pair, names in zip(PAIRS, test_pairs(), strict=True) if bad not in names]
     process = run_test(data, runs, tmp_path / "out", "--skip_bad_samples", "--batchSize=2")
     output = succeed(process)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{p}_vis.png" for p in good}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        f"{p}_vis.png" for p in good
+    }
     assert f"{len(good)} images in" in output
     assert f"{len(PAIRS) - len(good)} pairs left out" in output
     assert bad in process.stderr

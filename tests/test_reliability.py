@@ -163,6 +163,34 @@ def test_memory_that_runs_out_in_a_step_loses_nothing(tiny_market, tmp_path):
     assert checkpoint(tmp_path / "person")["latest_state.pth"]["iteration"] == 3
 
 
+# Runs that earlier versions saved: the weights in the plain files alone.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "iterations"),
+    [(PG2, (3, 7)), (PG2, (6, 8)), (FLOW, (2, 4)), (POSE, (1, 3))],
+    ids=["PG2 stage 1", "PG2 stage 2", "GFLA 1", "GFLA 2"],
+)
+def test_a_run_of_an_earlier_version_goes_on(tiny_market, tmp_path, arguments, iterations):
+    first, last = iterations
+    whole = ["train.py", *arguments, *places(tiny_market, tmp_path / "whole")]
+    cut = ["train.py", *arguments, *places(tiny_market, tmp_path / "cut")]
+    succeed(run_here(*whole, f"--niter={last}"))
+    succeed(run_here(*cut, f"--niter={first}"))
+    folder = tmp_path / "cut" / "person"
+    path = folder / "latest_state.pth"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "networks": list(state["networks"])}, path)
+    if arguments is POSE:  # each network of the list must be there
+        (folder / "latest_net_D.pth").rename(folder / "away")
+        refused = run_here(*cut, f"--niter={last}", "--continue_train")
+        assert_one_line_error(refused, "latest_net_D.pth", "saved with the files beside it")
+        (folder / "away").rename(folder / "latest_net_D.pth")
+    output = succeed(run_here(*cut, f"--niter={last}", "--continue_train"))
+    assert re.search(r"latest_net_G1?\.pth: took", output)
+    assert same(checkpoint(folder), checkpoint(tmp_path / "whole" / "person"))
+
+
 # NaN and infinity.
 
 
@@ -258,10 +286,10 @@ def test_weights_that_blow_up_reach_no_checkpoint(tiny_market, tmp_path):
 
 def test_a_checkpoint_with_nan_is_refused(tiny_market, tmp_path):
     succeed(run_here("train.py", *PG2, *places(tiny_market, tmp_path), "--niter=1"))
-    path = tmp_path / "person" / "latest_net_G1.pth"
+    path = tmp_path / "person" / "latest_state.pth"
     state = torch.load(path, weights_only=True)
-    name = next(iter(state))
-    state[name][0] = float("nan")
+    name = next(iter(state["networks"]["G1"]))
+    state["networks"]["G1"][name][0] = float("nan")
     torch.save(state, path)
     process = run_here(
         "train.py", *PG2, *places(tiny_market, tmp_path), "--niter=2", "--continue_train"
@@ -278,22 +306,19 @@ def full_disk(monkeypatch):
     full = set()
     from util import checkpoints, run_log
 
-    write_group, opened = checkpoints.write_group, open
+    write, opened = checkpoints._write, open
 
-    def write(folder, group, files, remove=()):
-        def refuse(file):
+    def write_if_there_is_space(path, content):
+        if "latest" in full and "state" in path.name:
             raise OSError(28, "No space left on device")
-
-        if "latest" in full:
-            files = {**files, list(files)[-1]: refuse}
-        write_group(folder, group, files, remove)
+        write(path, content)
 
     def open_for_records(path, mode="r", **options):
         if "records" in full and "a" in mode:
             raise OSError(28, "No space left on device")
         return opened(path, mode, **options)
 
-    monkeypatch.setattr(checkpoints, "write_group", write)
+    monkeypatch.setattr(checkpoints, "_write", write_if_there_is_space)
     monkeypatch.setattr(run_log, "open", open_for_records, raising=False)
     return full
 
@@ -410,16 +435,34 @@ def test_keep_checkpoints_keeps_the_newest(tiny_market, tmp_path):
     assert names == {f"{label}_{part}.pth" for label in ("6", "7", "latest") for part in parts}
 
 
+def test_keep_checkpoints_after_going_back(tiny_market, tmp_path):
+    """The newest are those written last, not those of the largest numbers."""
+    arguments = [*places(tiny_market, tmp_path), "--save_iters_freq=1"]
+    succeed(run_here("train.py", *PG2, *arguments, "--niter=7"))
+    back = ["--continue_train", "--which_iter=2", "--keep_checkpoints=2"]
+    for last, kept in ((3, {"3", "7"}), (5, {"4", "5"})):
+        succeed(run_here("train.py", *PG2, *arguments, *back, f"--niter={last}"))
+        labels = {path.name.split("_")[0] for path in (tmp_path / "person").glob("*.pth")}
+        assert labels == {*kept, "latest"}
+        back[1] = "--which_iter=3"
+
+
 def test_only_numbered_checkpoints_are_dropped(tmp_path):
     others = ["latest_net_G.pth", "poseflownet_1_net_G.pth", "nonfinite_3_batch.pth", "1_net_G.txt"]
     numbered = [f"{n}_{part}.pth" for n in (9, 10, 100) for part in ("net_G", "state")]
     for name in [*others, *numbered]:
         (tmp_path / name).write_text("x")
-    drop_old_checkpoints(tmp_path, None)
+    for name in numbered:  # as a copy may have it: all of one time
+        os.utime(tmp_path / name, (1e9, 1e9))
+    drop_old_checkpoints(tmp_path, None, 9)
     assert len(list(tmp_path.iterdir())) == 10
-    drop_old_checkpoints(tmp_path, 1)
+    drop_old_checkpoints(tmp_path, 2, 9)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {*others, "100_net_G.pth", "100_state.pth"}
+    assert left == {*others, *(name for name in numbered if not name.startswith("10_"))}
+    os.utime(tmp_path / "100_state.pth", (2e9, 2e9))
+    drop_old_checkpoints(tmp_path, 1, 9)  # just saved, whatever the clock says
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*others, "9_net_G.pth", "9_state.pth"}
 
 
 def test_other_settings_on_resuming_are_said(tiny_market, tmp_path):

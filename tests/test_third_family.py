@@ -81,7 +81,7 @@ def test_one_file_is_enough(toy, tiny_market, tmp_path):
     assert len((folder / "eval_log.txt").read_text().splitlines()) == 2
     assert (folder / "web" / "images" / "toy_iter_00000002.jpg").exists()
     state = torch.load(folder / "latest_state.pth", weights_only=True)
-    assert (state["iteration"], state["networks"]) == (3, ["painter", "critic"])
+    assert (state["iteration"], list(state["networks"])) == (3, ["painter", "critic"])
     tested = run_here("test.py", *common, f"--results_dir={tmp_path / 'out'}", "--save_input")
     assert tested.returncode == 0, tested.stderr
     assert "critic" not in tested.stdout

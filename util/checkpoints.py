@@ -1,27 +1,31 @@
-"""Checkpoints: plain state dicts, written whole or not at all, read without running code."""
+"""Checkpoints: plain state dicts, written whole or not at all, read without running code.
 
+Who reads a checkpoint changes nothing in its folder.
+"""
+
+import contextlib
 import io
+import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from util.checkpoint_integrity import verify_zip_checksums
 from util.errors import UserError
-from util.file_groups import finish_writes, write_group
+from util.files import written_whole
 
 
 @dataclass
 class LoadReport:
-    """What became of a checkpoint: counts of tensors by the network part they belong to."""
+    """What became of a network's weights: counts of tensors by the part they belong to."""
 
-    path: Path
+    source: str
     taken: list[str]
     missing: list[str]
     left_over: list[str]
@@ -32,7 +36,7 @@ class LoadReport:
         return sorted(_part_names(self.taken) & _part_names(self.missing))
 
     def __str__(self) -> str:
-        text = f"{self.path}: took {len(self.taken)} tensors ({_parts(self.taken)})"
+        text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
         if self.missing:
             text += f", {len(self.missing)} are not in it ({_parts(self.missing)})"
         if self.left_over:
@@ -49,36 +53,66 @@ def _part_names(names: list[str]) -> set[str]:
 
 
 def save_checkpoint(
-    folder: Path, label: str | int, parts: Mapping[str, object], remove: tuple[str, ...] = ()
+    folder: Path,
+    label: str | int,
+    networks: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any] | None = None,
+    absent: Iterable[str] = (),
 ) -> None:
-    """Write `<label>_<part>.pth` for all parts: together, or not at all.
+    """Write `<label>_state.pth`, which also holds the networks, and `<label>_net_<key>.pth`.
+
+    Everything is on the disk under hidden names before the state takes its name; from this moment
+    on a resume has the new checkpoint. Then the plain files take theirs. A kill in between leaves
+    older ones, but at no moment do two of different checkpoints lie side by side.
 
     Args:
         folder: the experiment's folder, made when missing.
         label: "latest" or the iteration.
-        parts: what torch.save writes, by name: `net_<key>`, `state`.
-        remove: parts of the same label that are not to stay.
+        networks: state dicts by the network's key, at least one.
+        state: the rest of what a resume needs; without one, a state of this label is removed, as it
+            is of other weights.
+        absent: keys of further networks, of which this checkpoint has no weights.
 
     Raises:
-        UserError: the operating system refuses (full disk); the files that were there stay.
+        UserError: the operating system refuses (full disk, no permission); the files that were
+            there stay.
     """
-    write_group(
-        folder,
-        str(label),
-        {f"{label}_{part}.pth": partial(_serialise, content) for part, content in parts.items()},
-        [f"{label}_{part}.pth" for part in remove],
-    )
+    paths = {key: folder / f"{label}_net_{key}.pth" for key in (*networks, *absent)}
+    state_path = folder / f"{label}_state.pth"
+    with contextlib.ExitStack() as plain_files:
+        for key, weights in reversed(networks.items()):  # the first is renamed first
+            temporary = plain_files.enter_context(written_whole(paths[key], lasting=True))
+            _write(temporary, dict(weights))
+        if state is not None:
+            with written_whole(state_path, lasting=True) as temporary:
+                _write(temporary, {**state, "networks": {k: dict(v) for k, v in networks.items()}})
+        else:
+            state_path.unlink(missing_ok=True)
+        for path in [*paths.values()][1:]:
+            path.unlink(missing_ok=True)
 
 
-def _serialise(content: object, file: BinaryIO) -> None:
+def write_tensors(path: Path, content: object) -> None:
+    """Write what torch.save can write; whole, or not at all.
+
+    Raises:
+        UserError: the operating system refuses.
+    """
+    with written_whole(path, lasting=True) as temporary:
+        _write(temporary, content)
+
+
+def _write(path: Path, content: object) -> None:
     # torch.save into the file itself hides what the operating system says when the disk is full.
     memory = io.BytesIO()
     torch.save(content, memory)
-    file.write(memory.getbuffer())
+    with open(path, "wb") as file:
+        file.write(memory.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> object:
-    finish_writes(path.parent)
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
     verify_zip_checksums(path)
@@ -106,7 +140,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, not a readable checkpoint, or something else than named tensors.
     """
-    content = _read(path)
+    return _named_tensors(_read(path), str(path))
+
+
+def _named_tensors(content: object, source: str) -> dict[str, Tensor]:
     if (
         not isinstance(content, dict)
         or not content
@@ -115,46 +152,57 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
     ):
         raise UserError(
-            f"{path} holds no state dict (names and tensors): is it a network checkpoint?"
+            f"{source} holds no state dict (names and tensors): is it a network checkpoint?"
         )
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
 def load_network(network: nn.Module, path: Path, options: str = "--model") -> LoadReport:
-    """Copy the tensors whose names the network has; half-precision files are converted.
+    """Copy the tensors of a file whose names the network has; see `take_weights`.
+
+    Raises:
+        UserError: as `read_state_dict` and `take_weights`.
+    """
+    return take_weights(network, read_state_dict(path), str(path), options)
+
+
+def take_weights(
+    network: nn.Module, found: Mapping[str, Tensor], source: str, options: str = "--model"
+) -> LoadReport:
+    """Copy the tensors whose names the network has; half-precision ones are converted.
 
     Args:
         network: to copy into.
-        path: of the state dict.
-        options: those that shape the network, named in the message when the file does not fit.
+        found: the state dict.
+        source: where it comes from, for the report and messages.
+        options: those that shape the network, named in the message when the weights do not fit.
 
     Raises:
-        UserError: unreadable file, no name in common, a tensor of another shape, NaN or infinity.
+        UserError: no name in common, a tensor of another shape, NaN or infinity.
     """
-    found = read_state_dict(path)
     wanted = network.state_dict()
     taken = [name for name in wanted if name in found]
     report = LoadReport(
-        path,
+        source,
         taken,
         [name for name in wanted if name not in found],
         [name for name in found if name not in wanted],
     )
     if not taken:
         raise UserError(
-            f"nothing in {path} fits this network: it holds {_parts(list(found))}, "
+            f"nothing in {source} fits this network: it holds {_parts(list(found))}, "
             f"expected {_parts(list(wanted))}; check --model"
         )
     for name in taken:
         if found[name].shape != wanted[name].shape:
             raise UserError(
-                f"{path}: {name} has shape {list(found[name].shape)}, "
+                f"{source}: {name} has shape {list(found[name].shape)}, "
                 f"expected {list(wanted[name].shape)}; "
                 f"give the {options} that it was trained with"
             )
         if not found[name].isfinite().all():
             raise UserError(
-                f"{path}: {name} holds NaN or infinite numbers; take an older checkpoint "
+                f"{source}: {name} holds NaN or infinite numbers; take an older checkpoint "
                 "(--which_iter)"
             )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
@@ -166,12 +214,12 @@ def load_training_state(path: Path) -> dict | None:
 
     Returns:
         A dictionary with `model` (name), `iteration` (the last finished one), `optimizers`
-        (state dicts by name) and what `BaseModel.save` adds.
+        (state dicts by name), `networks` (the same) and what else `BaseModel.save` adds. Of a run
+        of earlier versions `networks` is a list of names: the weights are in the plain files alone.
 
     Raises:
         UserError: the file is not a training state.
     """
-    finish_writes(path.parent)
     if not path.exists():
         return None
     state = _read(path)
@@ -179,4 +227,32 @@ def load_training_state(path: Path) -> dict | None:
         raise UserError(
             f"{path} is not a training state: move it away to start with fresh optimisers"
         )
+    if isinstance(networks := state.get("networks"), dict):
+        state["networks"] = {
+            key: _named_tensors(weights, network_source(path, key))
+            for key, weights in networks.items()
+        }
     return state
+
+
+def network_source(state_path: Path, key: str) -> str:
+    """How reports and messages name a network within a training state."""
+    return f"{state_path}, network {key}"
+
+
+def differs(path: Path, weights: Mapping[str, Tensor] | None) -> bool:
+    """Whether a plain network file is there and holds something else than `weights`."""
+    if not path.exists():
+        return False
+    try:
+        found = read_state_dict(path)
+    except UserError:
+        return True
+    return (
+        weights is None
+        or found.keys() != weights.keys()
+        or any(
+            value.dtype != weights[name].dtype or not torch.equal(value, weights[name])
+            for name, value in found.items()
+        )
+    )

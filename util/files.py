@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,18 @@ from util.errors import UserError
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, lasting: bool = False) -> Iterator[Path]:
     """Give a temporary path in the folder of `path`, renamed to it when the block succeeds.
 
     The folder is made when missing; after a failure nothing stays behind.
-    Raises UserError when the operating system refuses (full disk, no permission).
+
+    Args:
+        path: where the file is to be.
+        lasting: whether it is to outlive a power cut, which takes longer: the folder is flushed to
+            the disk after the renaming. The block flushes what it writes.
+
+    Raises:
+        UserError: the operating system refuses (full disk, no permission).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -25,5 +33,32 @@ def written_whole(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        if lasting and os.name == "posix":  # Windows has no such call
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def remove_leftovers(folder: Path, ending: str) -> None:
+    """Delete what `written_whole` left in a folder when its process was killed.
+
+    Only for who holds the folder's lock: another writer's file must not vanish.
+
+    Args:
+        folder: only the files in it, not those in folders below.
+        ending: of the names that the files were to have, such as `.pth`.
+
+    Raises:
+        UserError: the operating system refuses.
+    """
+    temporary = re.compile(rf"\.[^/]+{re.escape(ending)}\.\d+-\d+\.part")
+    try:
+        for path in folder.iterdir():
+            if temporary.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be tidied up ({error.strerror or error})") from None

@@ -117,8 +117,7 @@ def run_inference(options: argparse.Namespace) -> int:
     model = create_model(options)
     if model.device.type == "cpu":
         keep_freed_memory()
-    folder = run_folder(options)
-    for report in model.load_for_test(folder, options.which_iter):
+    for report in model.load_for_test(run_folder(options), options.which_iter):
         print(report)
     writer = ResultWriter(options)
     _check_result_names(dataset)
@@ -133,7 +132,7 @@ def run_inference(options: argparse.Namespace) -> int:
             f"--results_dir: {writer.folder} cannot be written: choose another folder, or change "
             "its permissions"
         )
-    with written_whole(folder / "test_opt.txt") as temporary:
+    with written_whole(writer.folder / "test_opt.txt") as temporary:
         temporary.write_text(options_text(options), encoding="utf-8")
     chosen = range(len(dataset))
     if options.skip_existing:

@@ -12,6 +12,12 @@ from util.files import written_whole
 _NUMBERED = re.compile(r"(\d+)_(net_.+|state)\.pth")
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds checkpoints or the log of a run."""
+    patterns = ("*_net_*.pth", "*_state.pth", "loss_log.txt")
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
 def prepare_folder(options: argparse.Namespace) -> Path:
     """The experiment's folder, made if need be, with train_opt.txt written.
 
@@ -24,8 +30,7 @@ def prepare_folder(options: argparse.Namespace) -> Path:
     """
     folder = run_folder(options)
     try:
-        records = [*folder.glob("*_net_*.pth"), *folder.glob("loss_log.txt")]
-        if records and not options.continue_train:
+        if holds_run(folder) and not options.continue_train:
             number = 1
             while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
                 number += 1
@@ -60,10 +65,16 @@ def keep_stage(folder: Path, model: str) -> None:
     print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
 
 
-def drop_old_checkpoints(folder: Path, keep: int | None) -> None:
-    """Delete numbered checkpoints but for the `keep` newest; None keeps all.
+def drop_old_checkpoints(folder: Path, keep: int | None, saved: int) -> None:
+    """Delete numbered checkpoints but for the `keep` last written; None keeps all.
 
     `latest` and the checkpoints of an earlier stage stay.
+
+    Args:
+        folder: the experiment's folder.
+        keep: how many stay, at least 1.
+        saved: number of the checkpoint just saved, the newest whatever the files' times say. After
+            going back to an older checkpoint the numbers do not tell.
     """
     if keep is None:
         return
@@ -71,6 +82,11 @@ def drop_old_checkpoints(folder: Path, keep: int | None) -> None:
     for path in folder.glob("*.pth"):
         if match := _NUMBERED.fullmatch(path.name):
             found.setdefault(int(match[1]), []).append(path)
-    for number in sorted(found)[:-keep]:
-        for path in found[number]:
+
+    def age(number: int) -> tuple[bool, int, int]:
+        return number == saved, max(path.stat().st_mtime_ns for path in found[number]), number
+
+    for number in sorted(found, key=age)[:-keep]:
+        # The state last: without it, the weights would pass for those of a run not yet begun.
+        for path in sorted(found[number]):
             path.unlink(missing_ok=True)

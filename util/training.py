@@ -16,11 +16,11 @@ from data import create_dataset, create_loader
 from models import create_model
 from models.base_model import BaseModel, Batch, NonFiniteError, TrainingStart
 from options.base_options import run_folder
-from util.checkpoints import save_checkpoint
+from util.checkpoints import write_tensors
 from util.display import create_display
 from util.errors import UserError
 from util.evaluation import evaluate, spread_indices
-from util.file_groups import remove_leftovers
+from util.files import remove_leftovers
 from util.memory_errors import is_out_of_memory
 from util.pictures import panels_of, sheet
 from util.precision import set_up_device
@@ -138,7 +138,7 @@ class Trainer:
                 f"--niter_decay end the training after {self.last_iteration}; raise --niter"
             )
         self.folder = prepare_folder(options)
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, ".pth")
         if start.earlier_model:
             keep_stage(self.folder, start.earlier_model)
         self.evaluation = make_evaluation(options, self.model)
@@ -230,7 +230,7 @@ class Trainer:
             self.iteration += 1
             finished = time.monotonic()
             if self.iteration % options.save_iters_freq == 0 and self._save(self.iteration):
-                drop_old_checkpoints(self.folder, options.keep_checkpoints)
+                drop_old_checkpoints(self.folder, options.keep_checkpoints, self.iteration)
             if self.iteration % options.save_latest_freq == 0:
                 self._save("latest")
             if not stop:
@@ -282,7 +282,7 @@ class Trainer:
         self.model.set_learning_rates(learning_rate_factor(options, iteration), iteration)
         seed_everything(options.seed, iteration)
         try:
-            losses = self.model.training_step(batch, iteration)
+            losses = self.model.step(batch, iteration)
         except NonFiniteError as error:
             self._skip_nonfinite(iteration, batch, error)
             bar.update()
@@ -303,9 +303,10 @@ class Trainer:
             self.nonfinite += 1
             tqdm.write(f"{what}; skipped; the batch: {', '.join(_pairs(batch))}")
             return
-        save_checkpoint(self.folder, f"nonfinite_{iteration}", {"batch": dict(batch)})
+        path = self.folder / f"nonfinite_{iteration}_batch.pth"
+        write_tensors(path, dict(batch))
         raise UserError(
-            f"{what}; the batch is in {self.folder}/nonfinite_{iteration}_batch.pth: "
+            f"{what}; the batch is in {path}: "
             f"{', '.join(_pairs(batch))}; the weights before it are saved: look at those images, "
             "lower --lr, or skip up to N such iterations in a row with --skip_nonfinite=N"
         )
