@@ -6,7 +6,7 @@
 
 Part 1 runs the tests marked gpu, and the operator's. Part 2 measures training steps, test.py and the
 operations behind them. Part 3 trains GFLA on synthetic people and makes pictures. Each prints its
-tables and writes them to OUT as they come: part1.md, part2.md, part3.md, curves.png, pictures.jpg;
+tables and writes them to OUT as they come: part1.md, part2.md, part3.md, curves.png, pictures.png;
 log.txt has what the programs said. What fails or takes too long says so in its row, and the rest goes
 on. Exit code: 0, or 1 if anything failed, once all parts have run.
 
@@ -37,7 +37,9 @@ from util.errors import UserError
 PARTS = {1: "device_tests", 2: "speed", 3: "training"}  # modules here with a function `run`
 MINUTES = {1: 2.0, 2: 3.0, 3: 4.0}  # share of the time; what a part leaves is shared by the next
 PEOPLE = ["--identities=100", "--test_identities=10", "--poses_per_identity=6"]
-TINY_PEOPLE = ["--identities=3", "--test_identities=1", "--poses_per_identity=2"]
+TINY_PEOPLE = [
+    "--identities=3", "--test_identities=1", "--poses_per_identity=2", "--workers=1",
+]  # fmt: skip
 
 
 def _parts(text: str) -> list[int]:
@@ -107,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         child = Child(log)
-        stack.callback(child.stop)
+        stack.callback(child.close)
         writer = None
         if options.parts != [1]:  # beside part 1, which leaves cores enough
             writer = stack.enter_context(_write_people(scratch / "data", is_tiny, log))

@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-from util.errors import UserError
+from typing import Any
 
 LONGEST_REASON = 300  # characters of a table's cell
 
@@ -66,16 +64,15 @@ class Report:
         self.failed += 1
         self.row(*cells[:-1], f"FAILED: {cells[-1][:LONGEST_REASON]}")
 
-    def attempt(self, names: Sequence[str], get_cells: Callable[[], Sequence[str]]) -> bool:
+    def attempt(self, names: Sequence[str], get_cells: Callable[[], Sequence[str]]) -> None:
         """Write the row of `names` and of the cells that a call gives, or of what failed in it."""
         try:
             cells = get_cells()
-        except (FailedError, UserError) as error:
-            self.failure(*names, str(error))
-            return False
+        except Exception as error:  # whatever it is, it must not take the other rows along
+            self.failure(*names, str(error) or repr(error))
+            return
         self.done += 1
         self.row(*names, *cells)
-        return True
 
 
 @contextmanager
@@ -170,6 +167,13 @@ class Child:
             raise FailedError(reason)
         return result
 
+    def close(self) -> None:
+        """Let the process end by itself, if there is one."""
+        if self._process is not None:
+            self._connection.close()
+            self._process.join(5)
+            self.stop()
+
     def stop(self) -> None:
         """End the process, if there is one, with all that it started."""
         if self._process is None:
@@ -182,13 +186,18 @@ class Child:
         self._process = None
 
 
-def _serve(connection: Any, log: str) -> NoReturn:
+def _serve(connection: Any, log: str) -> None:
     os.setsid()
+    # It has inherited the way it was started itself, which makes loaders' workers slow to start.
+    multiprocessing.set_start_method(None, force=True)
     with open(log, "ab") as output:
         for number in (1, 2):
             os.dup2(output.fileno(), number)
     while True:
-        function, arguments = connection.recv()
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
         try:
             answer = None, function(*arguments)
         except Exception as error:

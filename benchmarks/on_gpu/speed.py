@@ -12,12 +12,10 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks import local_attention
 from benchmarks.on_gpu.report import FailedError, Job
@@ -32,18 +30,21 @@ from util.inference import run_inference
 
 BOTH = "amp channels_last"
 STEPS = (  # stage, batch, row of benchmarks.training_step
-    ("pose", 8, "default"), ("poseflownet", 8, "default"), ("pose", 8, "amp"),
-    ("pose", 8, "channels_last"), ("pose", 8, BOTH), ("pose", 8, "no cudnn.benchmark"),
-    ("poseflownet", 8, "amp"), ("poseflownet", 8, "channels_last"), ("poseflownet", 8, BOTH),
-    ("poseflownet", 8, "no cudnn.benchmark"), ("pose", 1, "default"), ("pose", 1, BOTH),
-    ("poseflownet", 1, "default"), ("poseflownet", 1, BOTH), ("pg2 coarse", 8, "default"),
-    ("pg2 refined", 8, "default"), ("pg2 refined", 8, "no cudnn.benchmark"),
-    ("pg2 coarse", 1, "default"), ("pg2 refined", 1, "default"),
+    ("pose", 8, "default"), ("poseflownet", 8, "default"), ("pose", 8, "no cudnn.benchmark"),
+    ("pose", 8, "channels_last"), ("pose", 8, "amp"), ("pose", 8, BOTH), ("pose", 1, "default"),
+    ("pg2 refined", 8, "default"),
+)  # fmt: skip
+MORE_STEPS = (
+    ("poseflownet", 8, "no cudnn.benchmark"), ("poseflownet", 8, "channels_last"),
+    ("poseflownet", 8, "amp"), ("poseflownet", 8, BOTH), ("poseflownet", 1, "default"),
+    ("pg2 coarse", 8, "default"), ("pg2 refined", 1, "default"), ("pg2 coarse", 1, "default"),
+    ("pose", 1, BOTH), ("pg2 refined", 8, "no cudnn.benchmark"),
 )  # fmt: skip
 COMPILED_STEPS = (
-    ("poseflownet", 8, "compile"), ("pose", 8, "compile"), ("pose", 8, "compile " + BOTH),
+    ("poseflownet", 8, "compile"), ("pose", 8, "compile " + BOTH), ("pose", 8, "compile"),
     ("poseflownet", 8, "compile " + BOTH),
 )  # fmt: skip
+TINY_PG2 = ["--layout=fashion", "--conv_hidden_num=8", "--ndf=8"]
 TINY_STEPS = (("pose", 2, "default"), ("poseflownet", 1, BOTH), ("pg2 refined", 2, "default"))
 WARM_UP, TIMED_STEPS = 3, 8
 LONGEST_ROW = 60.0  # seconds; a compiled row may take what is left
@@ -82,6 +83,8 @@ def run(job: Job) -> None:
     )  # fmt: skip
     _write_rows(job, _operation_rows(job))
     if not job.is_tiny:
+        report.table(f"{title}, more of them", columns)
+        _write_rows(job, _step_rows(job, MORE_STEPS))
         report.table(f"{title}, compiled", columns)
         _write_rows(job, _step_rows(job, COMPILED_STEPS), job.seconds_left)
 
@@ -113,7 +116,7 @@ def _step_rows(job: Job, steps: Sequence[tuple[str, int, str]]) -> list[Row]:
     for stage, batch, row in steps:
         train = train_arguments(stage, row, "fashion", job.data, batch, job.gpu_id)
         if job.is_tiny:
-            train += ["--load_size=64", *(["--layout=fashion"] if "pg2" in stage else [])]
+            train += ["--load_size=64", *(TINY_PG2 if "pg2" in stage else [])]
         counts = (1, 2) if job.is_tiny else (WARM_UP, TIMED_STEPS)
         case = Case(row, stage, "fashion", train, *counts, with_parts=False)
         rows.append(([stage, str(batch), row], partial(step_row, case, batch)))
@@ -128,7 +131,7 @@ def step_row(case: Case, batch: int) -> list[str]:
         f"{median:.1f} ({low:.1f} to {high:.1f})",
         f"{1000 * batch / median:.1f}",
         "-" if found.waits is None else f"{found.waits:g}",
-        _peak(),
+        "-" if found.waits is None else f"{found.memory:.0f}",
         f"{found.first:.1f}",
     ]
 
@@ -151,10 +154,7 @@ def _test_arguments(job: Job, batch: int) -> list[str]:
 def test_row(arguments: list[str]) -> list[str]:
     """Cells of test.py on fresh weights: the rate that it prints, once it has run before."""
     options = parse_test_options(arguments)
-    folder = run_folder(options)
-    folder.mkdir(parents=True, exist_ok=True)
-    for key, network in create_model(options).networks.items():
-        torch.save(network.state_dict(), folder / f"latest_net_{key}.pth")
+    _save_fresh_weights(options)
     with tempfile.TemporaryDirectory() as pictures:
         for count in (2 * options.batchSize, None):
             options = parse_test_options([*arguments, f"--results_dir={pictures}"])
@@ -170,6 +170,13 @@ def test_row(arguments: list[str]) -> list[str]:
 test_row.__test__ = False  # pytest would take it for a test
 
 
+def _save_fresh_weights(options: argparse.Namespace) -> None:
+    folder = run_folder(options)
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, network in create_model(options).networks.items():
+        torch.save(network.state_dict(), folder / f"latest_net_{key}.pth")
+
+
 def _operation_rows(job: Job) -> list[Row]:
     """What the layouts and the kernels cost, then the local attention as a whole."""
     rows: list[Row] = []
@@ -183,12 +190,9 @@ def _operation_rows(job: Job) -> list[Row]:
         for layout in ("contiguous_format", "channels_last"):
             names = [name, "x".join(map(str, size)), f"input {layout}"]
             rows.append((names, partial(operation_row, build, size, layout, job.device)))
-    for kernels in ("plain", "Triton"):
-        if kernels == "Triton" and job.device == "cpu":
-            continue
+    for kernels in ("plain", "Triton") if job.device == "cuda" else ("plain",):
         names = [f"weighted_gather, {window**2} terms", "x".join(map(str, gather)), kernels]
-        build = partial(build_gather, window=window, kernels=kernels)
-        rows.append((names, partial(operation_row, build, gather, "channels_last", job.device)))
+        rows.append((names, partial(gather_row, gather, window, kernels, job.device)))
     attention = [("operator", "fp32", (1, 128, 32, 16, 3))] if job.is_tiny else ATTENTION
     for method, dtype, size in attention:
         names = ["local attention, k = " + str(size[-1]), "x".join(map(str, size[:-1]))]
@@ -217,26 +221,29 @@ def build_padding(size: Sequence[int], device: str) -> Operation:
     return partial(pad_border, pad=2), []
 
 
-def build_gather(size: Sequence[int], device: str, window: int, kernels: str) -> Operation:
-    """weighted_gather of windows around positions moved by 3 pixels or so, and its weights.
-
-    Raises:
-        FailedError: the Triton kernels are asked for, and not in use on this device.
-    """
+def build_gather(size: Sequence[int], device: str, window: int) -> Operation:
+    """weighted_gather of windows around positions moved by 3 pixels or so, and its weights."""
     batch, _, height, width = size
     flow = 3 * torch.randn(batch, 2, height, width, device=device)
     floor, _ = gather_sum.sampling_cell(flow)
     half = window // 2
     index = gather_sum.window_index(floor, range(1 - half, half + 1), (height, width))
     weight = torch.rand(index.shape, device=device, requires_grad=True)
-    if kernels == "Triton" and not gather_sum._takes_triton(weight):
+    return lambda x: gather_sum.weighted_gather(x, index, weight), [weight]
+
+
+def gather_row(size: Sequence[int], window: int, kernels: str, device: str) -> list[str]:
+    """Cells of weighted_gather with the Triton kernels, or the plain path.
+
+    Raises:
+        FailedError: the Triton kernels are asked for, and not in use on this device.
+    """
+    is_triton = kernels == "Triton"
+    if is_triton and not gather_sum._takes_triton(torch.ones(1, device=device)):
         raise FailedError("the Triton kernels are not in use here; the log says why")
-
-    def call(x: Tensor) -> Tensor:
-        with mock.patch.object(gather_sum, "_takes_triton", lambda _: kernels == "Triton"):
-            return gather_sum.weighted_gather(x, index, weight)
-
-    return call, [weight]
+    with mock.patch.object(gather_sum, "_takes_triton", lambda _: is_triton):
+        build = partial(build_gather, window=window)
+        return operation_row(build, size, "channels_last", device)
 
 
 def operation_row(

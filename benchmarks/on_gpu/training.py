@@ -45,19 +45,23 @@ def run(job: Job) -> None:
             report.attempt([f"{name} (--model={model})"], call)
         finally:  # also of what was trained before a Ctrl-C
             with contextlib.suppress(UserError):
-                plot_losses(read_losses([folder])[0], job.out / "curves.png", smooth=SMOOTH)
+                plot_losses(
+                    read_losses([folder])[0],
+                    job.out / "curves.png",
+                    smooth=1 if job.is_tiny else SMOOTH,
+                )
     report.attempt(["test.py, batch 1"], partial(generate, job, [*shared, "--model=pose"]))
-    picture = job.out / "pictures.jpg"
+    picture = job.out / "pictures.png"
     report.attempt(
         [picture.name],
         lambda: [f"{job.child.call(job.seconds_left, draw, shared, picture)} test pairs"],
     )
-    with contextlib.suppress(FailedError):
-        rows = job.child.call(job.seconds_left, score_table, shared)
-        report.write(f"\n{format_table(rows)}")
-        return
-    report.table("Scores", ("what",))
-    report.failure("scores: see the log")
+    try:
+        scores = job.child.call(job.seconds_left, score_table, shared)
+        report.write(f"\n{format_table(scores)}")
+    except FailedError as error:
+        report.table("Scores", ("what",))
+        report.failure(str(error))
 
 
 def train(
@@ -79,10 +83,9 @@ def train(
             if job.is_tiny and len(_records(folder, model)) >= TINY_STEPS:
                 break
             time.sleep(0.2)
-        trained = _records(folder, model)
         if process.poll() is not None:
             raise FailedError(f"exit code {process.returncode}: {last_line(job.log)}")
-        if not trained:
+        if not _records(folder, model):
             raise FailedError(f"time limit of {seconds:.0f} s: no step had been recorded")
         os.kill(process.pid, signal.SIGTERM)
         try:
@@ -91,7 +94,11 @@ def train(
             raise FailedError(f"it had not saved {SAVING:.0f} s after SIGTERM") from None
         if code != 128 + signal.SIGTERM:
             raise FailedError(f"exit code {code} after SIGTERM: {last_line(job.log)}")
-    return [_summary(trained, time.monotonic() - started)]
+        (steps,) = re.findall(r"stopped after iteration (\d+), saved", last_line(job.log))
+    return [
+        f"{steps} steps in {time.monotonic() - started:.0f} s with start and saving; "
+        f"{_summary(_records(folder, model))}"
+    ]
 
 
 def _records(folder: Path, model: str) -> list[dict]:
@@ -100,7 +107,7 @@ def _records(folder: Path, model: str) -> list[dict]:
     return [r for r in records if r["kind"] == "train" and r["model"] == model]
 
 
-def _summary(records: list[dict], seconds: float) -> str:
+def _summary(records: list[dict]) -> str:
     later = records[1:] or records  # the first one has the start of the workers and of CUDA in it
     step, wait = (
         1000 * statistics.median(r[name] for r in later)
@@ -108,7 +115,6 @@ def _summary(records: list[dict], seconds: float) -> str:
     )
     sums = [sum(plots_of(r)["losses"].values()) for r in (records[0], records[-1])]
     return (
-        f"{records[-1]['iteration']} steps or more in {seconds:.0f} s with start and saving; "
         f"{step:.0f} ms per step, {wait:.1f} ms of it waiting for data; "
         f"sum of the losses {sums[0]:.3f} to {sums[1]:.3f}"
     )
@@ -118,8 +124,8 @@ def generate(job: Job, arguments: Sequence[str]) -> list[str]:
     """Run test.py with its default batch of one; cells of what it says at its end."""
     folder = job.scratch / "pictures"
     run_program(["test.py", *arguments, f"--results_dir={folder}"], job.log, job.seconds_left)
-    (said,) = re.findall(r"^\d+ images|[\d.]+ images per second$", last_line(job.log))[-1:]
-    return [f"{len(list(folder.glob('*_vis.jpg')))} pictures, {said}"]
+    (rate,) = re.findall(r"[\d.]+ images per second", last_line(job.log))
+    return [f"{len(list(folder.glob('*_vis.jpg')))} pictures, {rate} with the first one's start-up"]
 
 
 def draw(shared: Sequence[str], path: Path) -> int:
