@@ -4,14 +4,14 @@
     bash benchmarks/on_gpu.sh OUT --parts 1,3 --vgg vgg19.pth
     bash benchmarks/on_gpu.sh OUT --device cpu --tiny
 
-Part 1 runs the tests marked gpu, and the operator's. Part 2 measures training steps, test.py and the
-operations behind them. Part 3 trains GFLA on synthetic people and makes pictures. Each prints its
-tables and writes them to OUT as they come: part1.md, part2.md, part3.md, curves.png, pictures.png;
-log.txt has what the programs said. What fails or takes too long says so in its row, and the rest goes
-on. Exit code: 0, or 1 if anything failed, once all parts have run.
+Part 1 runs the tests marked gpu, and the operator's. Part 2 measures training steps, test.py and
+the operations behind them. Part 3 trains GFLA on synthetic people and makes pictures. Each prints
+its tables and writes them to OUT as they come: part1.md, part2.md, part3.md, curves.png,
+pictures.png; log.txt has what the programs said. What fails or takes too long says so in its row,
+and the rest goes on. Exit code: 0, or 1 if anything failed, once all parts have run.
 
-It needs no network, and of the project's requirements only what such a machine has: no visdom, lpips,
-torch-fidelity, google-crc32c, selenium or pandas.
+It needs no network, and of the project's requirements only what such a machine has: no visdom,
+lpips, torch-fidelity, google-crc32c, selenium or pandas.
 """
 
 import argparse

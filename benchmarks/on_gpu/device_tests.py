@@ -61,7 +61,7 @@ def _note(report: "pytest.TestReport | pytest.CollectReport") -> None:
 
 
 def run(job: Job) -> None:
-    """Run the tests and write a row per test function: a file's plain tests of the CPU share one."""
+    """Run the tests and write a row per test function."""
     results = job.scratch / "tests.jsonl"
     tests = sorted(Path("tests").glob("test_*.py"))
     files = [str(path) for path in tests if "mark.gpu" in path.read_text(encoding="utf-8")]

@@ -102,7 +102,6 @@ def fresh(function: Callable[[], Sequence[str]]) -> Sequence[str]:
     """What a function gives that finds PyTorch as a new process does, but for what is compiled."""
     gc.collect()
     torch.compiler.reset()
-    torch.set_default_device(None)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = True
     if torch.cuda.is_initialized():
@@ -290,7 +289,10 @@ def _milliseconds(call: Callable[[], object], device: str) -> float:
 def attention_row(method: str, dtype: str, size: Sequence[int], device: str) -> list[str]:
     """Cells of a row of benchmarks.local_attention."""
     options = argparse.Namespace(device=device, threads=None, malloc="default", seconds=0.1)
-    found = local_attention.measure(method, local_attention.Case(*size), dtype, options)
+    try:
+        found = local_attention.measure(method, local_attention.Case(*size), dtype, options)
+    finally:
+        torch.set_default_device(None)  # it has set it
     times = [
         f"{1000 * statistics.median(found[d].seconds):.3f}" for d in local_attention.DIRECTIONS
     ]

@@ -39,7 +39,7 @@ def run(job: Job) -> None:
     ]  # fmt: skip
     folder = job.scratch / "trained" / "gfla"
     for (name, model, arguments), share in zip(STAGES, SHARES, strict=True):
-        seconds = share * (job.seconds_left - reserve)
+        seconds = max(0.0, share * (job.seconds_left - reserve))
         call = partial(train, job, folder, model, [*shared, *arguments], seconds)
         try:
             report.attempt([f"{name} (--model={model})"], call)
