@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PROJECT, assert_one_line_error, run_python
+from helpers import PROJECT, assert_one_line_error
 from PIL import Image
 
 from benchmarks import training_step
@@ -23,6 +23,7 @@ from benchmarks.on_gpu.report import Child, FailedError, Job, Report
 from benchmarks.training_step import count_waits, train_arguments
 from options.parser import run_program
 from options.train_options import parse_train_options
+from util.errors import UserError
 
 # Found neither by import nor by find_spec, as if it had never been installed.
 WITHOUT = """
@@ -344,8 +345,7 @@ def test_waits_are_counted(monkeypatch):
     assert count_waits(model, [3]) is None
 
 
-def test_without_a_gpu_it_says_so(environment, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    done = run_python("-m", "benchmarks.on_gpu", str(tmp_path))
-    assert_one_line_error(done, "--device", "no usable GPU")
+def test_without_a_gpu_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device: there is no usable GPU"):
+        on_gpu.main([str(tmp_path)])
