@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,16 @@ def describe_machine(packages: Iterable[str]) -> str:
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; "
         f"Python {platform.python_version()}, {versions}"
     )
+
+
+def describe_gpu() -> str:
+    """Name, memory and driver of the GPUs, a line each, as the driver says."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"GPU: nvidia-smi does not answer ({error})"
+    return "\n".join(f"GPU: {line}" for line in done.stdout.splitlines()[1:])
 
 
 def _processor() -> str:

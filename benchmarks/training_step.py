@@ -1,9 +1,10 @@
-"""Time, memory and parts of a GFLA training step: python -m benchmarks.training_step.
+"""Time, memory and parts of a training step, GFLA's or PG2's: python -m benchmarks.training_step.
 
     python -m benchmarks.training_step --stage pose --layout fashion --batchSize 2
     python -m benchmarks.training_step --gpu_id 0 --rows default amp compile
 
-Without options both stages and both layouts on the CPU at small batches; on a GPU, at batch 8.
+Without options both models, their stages and both layouts on the CPU at small batches; on a GPU, at
+batch 8.
 The images are synthetic people, VGG19 has random weights. A row is one setting of the options on
 speed, `direct` the definition itself (benchmarks/direct_step.py), and `direct kept` the same in a
 process that keeps freed memory, as the programs do. Each runs in processes of its own, so that none
@@ -11,7 +12,7 @@ leaves the other its memory, in turns with the others, for a machine's speed may
 medians of whole steps, after some to warm up, with their range; ratios compare rows of one run.
 Memory is the largest resident set of the last process, on a GPU the largest memory allocated. The
 parts are measured in further steps, on a GPU with a wait for it before and after each, which is why
-they add up to more than a step.
+they add up to more than a step. Waits are how often a step has the program wait for the GPU.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import resource
 import statistics
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -43,6 +45,13 @@ from util.argument_types import positive_int
 from util.precision import set_up_device
 
 BATCHES = 2  # that take turns
+GFLA = ["--vgg_weights=random"]
+STAGES = {
+    "poseflownet": ["--model=poseflownet", *GFLA],
+    "pose": ["--model=pose", *GFLA],
+    "pg2 coarse": ["--model=pg2"],  # its first stage, G1 alone
+    "pg2 refined": ["--model=pg2", "--stage1_steps=0"],  # the second, G2 and D
+}
 ROWS = {
     "direct": [],
     "direct kept": [],
@@ -55,10 +64,13 @@ ROWS = {
     "compile amp": ["--compile", "--amp=bf16"],
     "compile amp channels_last": ["--compile", "--amp=bf16", "--channels_last"],
     "tf32 off": ["--tf32=off"],
+    "no cudnn.benchmark": [],
     "deterministic": ["--deterministic"],
 }
 DIRECT = ("direct", "direct kept")
-ONLY_GPU = ("tf32 off", "deterministic")  # the CPU computes the same without them
+# The CPU computes the same without them.
+ONLY_GPU = ("tf32 off", "no cudnn.benchmark", "deterministic")
+PG2_ROWS = ("default", *ONLY_GPU)  # it has no others
 SMALL_BATCH = {"fashion": 2, "market": 4}
 GPU_BATCH = 8
 PARTS = (
@@ -80,12 +92,22 @@ class Case(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Seconds of whole steps and of the first one, mean seconds by part, peak MiB, losses."""
+    """What was measured.
+
+    Attributes:
+        seconds: of whole steps.
+        first: seconds of the first step.
+        parts: mean seconds by part of a step.
+        memory: peak MiB.
+        waits: of the program for the GPU, per step; None without a GPU.
+        losses: of the last step.
+    """
 
     seconds: list[float]
     first: float
     parts: dict[str, float]
     memory: float
+    waits: float | None
     losses: dict[str, float]
 
 
@@ -163,6 +185,8 @@ def measure(case: Case) -> Measurement:
     is_direct = case.row in DIRECT
     if case.row != "direct":
         set_up_device(options)
+    if case.row == "no cudnn.benchmark":
+        torch.backends.cudnn.benchmark = False
     torch.manual_seed(0)
     with direct_networks() if is_direct else nullcontext():
         model = create_direct_model(options) if is_direct else create_model(options)
@@ -175,6 +199,8 @@ def measure(case: Case) -> Measurement:
             if len(batches) == BATCHES:
                 break
         data = (time.perf_counter() - start) / len(batches)
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(model.device)
         seconds = []
         for number in range(case.warm_up + case.steps):
             start = now(model.device)
@@ -182,8 +208,27 @@ def measure(case: Case) -> Measurement:
             seconds.append(now(model.device) - start)
         memory = peak_memory(model.device)
         losses = {name: value.item() for name, value in losses.items()}
+        waits = count_waits(model, batches)
         parts = measure_parts(model, batches) if case.with_parts else {}
-    return Measurement(seconds[case.warm_up :], seconds[0], {"data": data, **parts}, memory, losses)
+    parts = {"data": data, **parts}
+    return Measurement(seconds[case.warm_up :], seconds[0], parts, memory, waits, losses)
+
+
+def count_waits(model: BaseModel, batches: list[Batch]) -> float | None:
+    """How often a training step has the program wait for the GPU; None for a model on the CPU."""
+    if model.device.type != "cuda":
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for number, batch in enumerate(batches):
+                model.training_step(batch, number + 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    # Others are caught as well, such as that this mode does not notice every kind of wait.
+    waits = ["synchronizing CUDA operation" in str(warning.message) for warning in caught]
+    return sum(waits) / len(batches)
 
 
 def measure_parts(model: BaseModel, batches: list[Batch]) -> dict[str, float]:
@@ -234,15 +279,16 @@ def table(results: dict[str, Measurement]) -> str:
     first = next(iter(results))
     lines = [
         f"| row | ms per step: median (lowest to highest) | times as fast as {first} "
-        "| peak MiB | first step, s |",
-        "|---|---|---:|---:|---:|",
+        "| peak MiB | waits | first step, s |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for row, result in results.items():
         median = statistics.median(result.seconds)
         low, high = min(result.seconds), max(result.seconds)
         lines.append(
             f"| {row} | {1000 * median:.0f} ({1000 * low:.0f} to {1000 * high:.0f}) "
-            f"| {reference / median:.2f} | {result.memory:.0f} | {result.first:.1f} |"
+            f"| {reference / median:.2f} | {result.memory:.0f} "
+            f"| {'-' if result.waits is None else result.waits} | {result.first:.1f} |"
         )
     return "\n".join(lines)
 
@@ -263,12 +309,14 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.training_step", description=__doc__.split(":")[0]
     )  # fmt: skip
-    parser.add_argument("--stage", choices=("poseflownet", "pose"), help="model to train [both]")
+    parser.add_argument("--stage", choices=tuple(STAGES), help="what to train [all there are]")
     parser.add_argument("--layout", choices=tuple(SMALL_BATCH), help="data set [both]")
     parser.add_argument(
         "--batchSize", type=positive_int, help="pairs per step [CPU: fashion 2, market 4; GPU: 8]"
     )
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), help="settings [all there are]")
+    parser.add_argument(
+        "--rows", nargs="+", choices=tuple(ROWS), help="settings [all that there are for a stage]"
+    )
     parser.add_argument("--warm_up", type=positive_int, default=4, help="steps before those")
     parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per process")
     parser.add_argument(
@@ -279,11 +327,21 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_all(arguments)
 
 
+def train_arguments(
+    stage: str, row: str, layout: str, data: Path, batch: int, gpu_id: str
+) -> list[str]:
+    """Arguments of train.py."""
+    return [
+        f"--dataset_mode={layout}", f"--dataroot={data}", f"--batchSize={batch}",
+        f"--gpu_ids={gpu_id}", "--display_id=0", *STAGES[stage], *ROWS[row],
+    ]  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print a table per stage and layout."""
     options = parse_options(arguments)
     on_gpu = options.gpu_id != "-1"
-    rows = options.rows or [row for row in ROWS if on_gpu or row not in ONLY_GPU]
+    all_rows = options.rows or [row for row in ROWS if on_gpu or row not in ONLY_GPU]
     print(describe_machine(("torch", "torchvision")))
     if on_gpu:
         print(torch.cuda.get_device_name(int(options.gpu_id)))
@@ -292,16 +350,15 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "data"
             make_dataset(layout, data, 4, 3, 0, 1, 1, None, flow=False)
-            for stage in [options.stage] if options.stage else ("poseflownet", "pose"):
+            for stage in [options.stage] if options.stage else STAGES:
+                rows = [row for row in all_rows if row in PG2_ROWS or not stage.startswith("pg2")]
+                if not rows:
+                    continue
                 steps = f"{options.rounds} × {options.steps} steps"
                 print(f"\n{stage}, {layout}, batch {batch}, {steps}\n", flush=True)
                 results: dict[str, Measurement] = {}
                 for number, row in product(range(options.rounds), rows):
-                    train = [
-                        f"--model={stage}", f"--dataset_mode={layout}", f"--dataroot={data}",
-                        f"--batchSize={batch}", f"--gpu_ids={options.gpu_id}",
-                        "--vgg_weights=random", "--display_id=0", *ROWS[row],
-                    ]  # fmt: skip
+                    train = train_arguments(stage, row, layout, data, batch, options.gpu_id)
                     is_last = number == options.rounds - 1
                     case = Case(
                         row, stage, layout, train, options.warm_up, options.steps,

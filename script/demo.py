@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from options.parser import Parser, run_program
@@ -62,15 +63,18 @@ def run_command(title: str, *arguments: str) -> None:
         )
 
 
-def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
-    """Scores of the baseline and both stages on test pairs of people that training never saw."""
+def score_table(shared: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
+    """Scores of the baseline and both stages on test pairs of people that training never saw.
+
+    Args:
+        shared: options of test.py that name the run, its data and the device.
+    """
     from data import create_dataset, create_loader
     from models import create_model
     from options.base_options import run_folder
     from options.test_options import parse_test_options
     from util.evaluation import copy_source, evaluate
 
-    common = [*SHARED_OPTIONS, f"--gpu_id={gpu_id}"]
     stages = [
         (
             "stage 1: source warped by the flow",
@@ -80,7 +84,7 @@ def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
     ]
     rows = []
     for title, chosen in stages:
-        options = parse_test_options([*common, *chosen])
+        options = parse_test_options([*shared, *chosen])
         model = create_model(options)
         loader = create_loader(
             create_dataset(options),
@@ -96,8 +100,17 @@ def score_table(gpu_id: str) -> list[tuple[str, dict[str, float]]]:
     return rows
 
 
-def picture_sheet(gpu_id: str, path: Path) -> None:
-    """Write the sheet of test pairs spread over the identities: inputs, flow, mask, result."""
+def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
+    """Write the sheet of test pairs spread over the identities: inputs, flow, mask, result.
+
+    Args:
+        shared: options of test.py that name the run, its data and the device.
+        path: of the picture.
+        scale: how many times larger to show the pictures.
+
+    Returns:
+        The number of pairs.
+    """
     from torch.utils.data import Subset
 
     from data import create_dataset, create_loader
@@ -108,7 +121,7 @@ def picture_sheet(gpu_id: str, path: Path) -> None:
     from util.images import save_image
     from util.pictures import panels_of, sheet
 
-    options = parse_test_options([*SHARED_OPTIONS, f"--gpu_id={gpu_id}", "--model=pose"])
+    options = parse_test_options([*shared, "--model=pose"])
     dataset = create_dataset(options)
     chosen = spread_indices(len(dataset), SHEET_PAIRS)
     model = create_model(options)
@@ -117,7 +130,8 @@ def picture_sheet(gpu_id: str, path: Path) -> None:
         Subset(dataset, chosen), len(chosen), training=False, device=model.device
     )
     batch = next(iter(loader))
-    save_image(path, sheet(panels_of(batch, model.predict(batch)), scale=2))
+    save_image(path, sheet(panels_of(batch, model.predict(batch)), scale))
+    return len(chosen)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     from util.evaluation import format_table
 
     options = parse_demo_options(arguments)
+    shared = [*SHARED_OPTIONS, f"--gpu_id={options.gpu_id}"]
     started = time.monotonic()
     run_command(
         "synthetic people with known flow",
@@ -149,11 +164,11 @@ def main(arguments: list[str] | None = None) -> int:
         f"--results_dir={RESULTS}", "--batchSize=8", "--save_input", "--save_flow",
     )  # fmt: skip
     print("\n=== scores on people that training never saw")
-    table = format_table(score_table(options.gpu_id))
+    table = format_table(score_table(shared))
     print(table)
     (Path(RESULTS) / "scores.md").write_text(table + "\n", encoding="utf-8")
     picture = Path(RESULTS) / "sheet.png"
-    picture_sheet(options.gpu_id, picture)
+    picture_sheet(shared, picture)
     minutes = (time.monotonic() - started) / 60
     print(
         f"\nLook at {picture} (the pictures of all pairs are beside it). "

@@ -41,9 +41,20 @@ def test_training_step():
         "--steps", "2", "--rounds", "2",
     )  # fmt: skip
     for name in ("direct", "direct kept", "default"):
-        (_, ratio, peak, _), parts = rows[name]
+        (_, ratio, peak, waits, _), parts = rows[name]
+        assert waits == "-"  # there is no GPU to wait for
         assert (ratio == "1.00") == (name == "direct")
         assert float(peak) > 0
         assert sum(float(part) for part in parts if part) > 0
         # Nothing of it is hidden: what is named makes most of the step.
         assert float(parts[-1]) < 0.5 * sum(float(part) for part in parts if part)
+
+
+def test_training_step_of_pg2_has_the_rows_that_pg2_has():
+    rows = rows_of(
+        "benchmarks.training_step", "--stage", "pg2 coarse", "--layout", "market", "--no_parts",
+        "--batchSize", "1", "--rows", "default", "amp", "--warm_up", "1", "--steps", "1",
+        "--rounds", "1",
+    )  # fmt: skip
+    assert float(rows["default"][0][2]) > 0
+    assert "amp" not in rows

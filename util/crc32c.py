@@ -1,7 +1,5 @@
 """The checksum of TensorFlow's files."""
 
-import google_crc32c
-
 _MASK_DELTA = 0xA282EAD8
 
 
@@ -10,5 +8,7 @@ def masked_crc32c(data: bytes) -> int:
 
     Masking is LevelDB's, for checksums that are stored beside what they are of.
     """
+    import google_crc32c  # who reads no file of TensorFlow's does not need it
+
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFF_FFFF
