@@ -314,6 +314,16 @@ def test_checkpoints_folder_that_cannot_be_made(place):
     assert contents(place.root) == before
 
 
+def test_all_that_asks_for_the_present_gpu_gets_the_chosen_one(monkeypatch):
+    """Triton's kernels, the thread that pins batches, the question for bfloat16."""
+    present = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", present.append)
+    assert choose_device([1]) == torch.device("cuda", 1)
+    assert present == [torch.device("cuda", 1)]
+
+
 def test_a_gpu_that_is_absent_is_said_once_and_the_cpu_used(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     choose_device.__globals__["_say_once"].cache_clear()

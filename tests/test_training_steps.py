@@ -1,11 +1,16 @@
 """Three optimiser steps of both stages against the original's."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from golden_formula import fill_by_formula, golden, image_batch, pose_map, statistics
-from helpers import train_options
+from helpers import MARKET, same, train_options
 
 from models import create_model
+from options.train_options import parse_train_options
+from util.training import Trainer, seed_everything
 
 LOSS_TOLERANCE = (
     {"rel": 1e-4, "abs": 2e-6},
@@ -112,6 +117,36 @@ def test_prediction_leaves_the_networks_alone(name, batch):
     for key, network in model.networks.items():
         assert network.training
         assert all(torch.equal(v, before[key][k]) for k, v in network.state_dict().items())
+
+
+def test_a_seed_is_a_seed():
+    """Other seeds and iterations, other weights and draws; the same ones, the same."""
+
+    def drawn(seed, iteration):
+        seed_everything(seed, iteration)
+        numbers = [random.random(), np.random.rand(), torch.rand(()).item()]
+        weights = torch.nn.Linear(2, 2).weight.tolist()
+        return (*numbers, str(weights))
+
+    pairs = [(0, 0), (1, 0), (7, 0), (12345, 0), (2**31 - 1, 0), (0, 1), (1, 1), (0, 2**32), (1, 2)]
+    for values in zip(*(drawn(*pair) for pair in pairs), strict=True):
+        assert len(set(values)) == len(pairs)
+    assert drawn(7, 3) == drawn(7, 3)
+
+
+def test_other_seeds_train_other_networks(tiny_market, tmp_path):
+    weights = []
+    for number, seed in enumerate((1, 2, 1)):
+        options = parse_train_options(
+            [*MARKET, "--model=pg2", "--conv_hidden_num=4", "--z_num=6", "--ndf=4",
+             f"--seed={seed}", f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path}",
+             f"--name={number}"]
+        )  # fmt: skip
+        trainer = Trainer(options)
+        trainer.lock.release()
+        weights.append(trainer.model.networks["G1"].state_dict())
+    assert same(weights[0], weights[2])
+    assert not same(weights[0], weights[1])
 
 
 @pytest.mark.gpu
