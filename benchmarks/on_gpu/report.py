@@ -24,6 +24,10 @@ class FailedError(Exception):
     """Something did not work or took too long; the message says what, in one line."""
 
 
+class TimeLimitError(FailedError):
+    """It was ended because it took too long."""
+
+
 class Report:
     """A markdown file that is printed, too; every line is in it when the call returns.
 
@@ -111,13 +115,14 @@ def run_program(arguments: Sequence[str], log: Path, seconds: float) -> None:
     """Run a Python program to its end.
 
     Raises:
-        FailedError: it failed, or had not ended after so many seconds.
+        FailedError: it failed.
+        TimeLimitError: it had not ended after so many seconds.
     """
     with program(arguments, log) as process:
         try:
             code = process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
-            raise FailedError(f"time limit of {seconds:.0f} s") from None
+            raise TimeLimitError(f"time limit of {seconds:.0f} s") from None
     if code:
         raise FailedError(f"exit code {code}: {last_line(log)}")
 
@@ -139,7 +144,8 @@ class Child:
         """What the function returns there; function and arguments are pickled.
 
         Raises:
-            FailedError: it raised, its process died, or it took longer than so many seconds.
+            FailedError: it raised, or its process died.
+            TimeLimitError: it took longer than so many seconds.
         """
         if self._process is None:
             context = multiprocessing.get_context("spawn")
@@ -152,7 +158,7 @@ class Child:
         try:
             self._connection.send((function, arguments))
             if not self._connection.poll(max(0.0, seconds)):
-                raise FailedError(f"time limit of {seconds:.0f} s")
+                raise TimeLimitError(f"time limit of {seconds:.0f} s")
             reason, result = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)
