@@ -242,7 +242,10 @@ def test_perceptual_golden(vgg, tag, size):
         agrees(loss.detach(), expected[f"{kind}_float64"])
         (gradient,) = torch.autograd.grad(loss, generated, retain_graph=True)
         agrees(gradient.norm(), expected[f"grad_{kind}_l2"], rel=1e-3)
-        array_agrees(gradient[..., ::8, ::8], arrays[f"vgg.{tag}.grad_{kind}_stride8"])
+        # A ReLU's input may be zero but for rounding, and then turns a tenth of the pixels by up to
+        # 3 % of the largest. In double precision, too, the difference's length is 0.0084 of these.
+        wanted = torch.from_numpy(arrays[f"vgg.{tag}.grad_{kind}_stride8"])
+        assert (gradient[..., ::8, ::8] - wanted).norm() < 1e-2 * wanted.norm()
     for name in names:
         if name == "relu3_2":  # the reference returns relu3_3 under this name
             continue
