@@ -276,6 +276,6 @@ def test_programs_on_records(golden, tmp_path):
     assert "training pg2 on 4 pairs" in process.stdout
     process = run_here("test.py", *shared, f"--results_dir={tmp_path / 'out'}")
     assert process.returncode == 0, process.stderr
-    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    found = sorted(path.name for path in (tmp_path / "out").glob("*_vis.jpg"))
     assert len(found) == 4
     assert found[0] == "0002_c1s1_000451_03_2_0002_c2s1_000301_01_vis.jpg"
