@@ -14,6 +14,11 @@ from util.errors import UserError
 from util.memory_errors import is_out_of_memory, out_of_memory_text
 
 DEBUG = "--debug"
+# How OpenMP's threads wait for each other, which is read when torch is imported. By default they
+# spin for long; beside other work that keeps the cores from the thread that all wait for. Figures:
+# docs/performance.md.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WAITING_VARIABLES = {*WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of the user's choice
 # What takes less memory, most effective first; a program names those that it has.
 _LESS_MEMORY = {
     "--batchSize": "a smaller --batchSize",
@@ -99,6 +104,8 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     for Ctrl-C; 1, with a traceback, for anything else, as that is a defect of the program. With
     --debug on the command line the traceback is shown for the others, too, before their line.
 
+    OpenMP's threads wait as WAITING says, unless the user has set how: `main` imports torch.
+
     `main` imports what takes long before it calls `Parser.parse_all`: until then Ctrl-C ends the
     process at once, because PyTorch aborts with a dump when an exception comes up in its import.
 
@@ -106,6 +113,8 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
         main: the function.
         *arguments: handed to `main`.
     """
+    if not _WAITING_VARIABLES & os.environ.keys():
+        os.environ.update(WAITING)
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
