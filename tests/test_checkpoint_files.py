@@ -137,6 +137,30 @@ def test_cut_off_at_any_step_it_is_the_old_state_or_the_new(tmp_path, before, af
     assert not outcomes[0]
 
 
+def test_all_is_on_the_disk_before_the_first_renaming(tmp_path, monkeypatch):
+    """A power cut may otherwise leave the new name with nothing in it, or take the name back."""
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def recorded_fsync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        calls.append("folder" if path == str(tmp_path) else os.path.basename(path).split(".")[1])
+        fsync(descriptor)
+
+    def recorded_replace(source, target):
+        calls.append(f"{target.stem} renamed")
+        assert os.path.getsize(source)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    save_checkpoint(tmp_path, "latest", networks(1, "G1", "G2"), STATE)
+    assert calls == [
+        "latest_net_G2", "latest_net_G1", "latest_state",
+        "latest_state renamed", "folder", "latest_net_G1 renamed", "folder",
+        "latest_net_G2 renamed", "folder",
+    ]  # fmt: skip
+
+
 def test_leftovers_are_removed_by_their_exact_names(tmp_path):
     gone = [".latest_state.pth.12-34.part", ".7_net_G.pth.1-2.part"]
     stay = [
