@@ -198,6 +198,7 @@ def _operation_rows(job: Job) -> list[Row]:
     for name, build, size in (
         ("instance norm, PyTorch's", build_instance_norm, norm),
         ("instance norm, blocks.InstanceNorm", build_project_norm, norm),
+        ("instance norm, by var_mean", build_statistics_norm, norm),
         ("pad_border by 2", build_padding, gather),
     ):
         for layout in ("contiguous_format", "channels_last"):
@@ -227,6 +228,18 @@ def build_project_norm(size: Sequence[int], device: str) -> Operation:
     """The networks' instance norm, and its weights."""
     layer = InstanceNorm(size[1]).to(device)
     return layer, list(layer.parameters())
+
+
+def build_statistics_norm(size: Sequence[int], device: str) -> Operation:
+    """Instance norm by operations that keep the layout, which PyTorch's on a GPU does not."""
+    layer = InstanceNorm(size[1]).to(device)
+
+    def norm(x: Tensor) -> Tensor:
+        weight, bias = (value[:, None, None] for value in (layer.weight, layer.bias))
+        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        return torch.addcmul(bias, x - mean, (variance + layer.eps).rsqrt() * weight)
+
+    return norm, list(layer.parameters())
 
 
 def build_padding(size: Sequence[int], device: str) -> Operation:
