@@ -34,6 +34,17 @@ def test_local_attention():
         assert (ratio == "1.00") == (name == "operator")
 
 
+def test_busy_machine():
+    rows = rows_of(
+        "benchmarks.busy_machine", "--stage", "poseflownet", "--batchSize", "1", "--load", "1",
+        "--rows", "OpenMP's own", "programs", "--warm_up", "1", "--steps", "2", "--rounds", "1",
+    )  # fmt: skip
+    for name in ("OpenMP's own", "programs"):
+        ((step, ratio, processor),) = rows[name]
+        assert float(step.split()[0]) > 0 and float(processor) > 0
+        assert (ratio == "1.00") == (name == "OpenMP's own")
+
+
 def test_training_step():
     rows = rows_of(
         "benchmarks.training_step", "--stage", "poseflownet", "--layout", "market",
