@@ -49,7 +49,7 @@ def test_training_step():
     rows = rows_of(
         "benchmarks.training_step", "--stage", "poseflownet", "--layout", "market",
         "--batchSize", "1", "--rows", "direct", "direct kept", "default", "--warm_up", "1",
-        "--steps", "2", "--rounds", "2",
+        "--steps", "1", "--rounds", "1",
     )  # fmt: skip
     for name in ("direct", "direct kept", "default"):
         (_, ratio, peak, waits, _), parts = rows[name]

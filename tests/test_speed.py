@@ -111,8 +111,8 @@ def test_the_direct_definition_trains_alike(stage, reference):
     assert largest_deviation(losses, reference[stage]) < 1e-3
 
 
-# A processor without bfloat16 takes five minutes for 50 steps of stage 2.
-@pytest.mark.parametrize(("stage", "steps"), [("poseflownet", 50), ("pose", 20)])
+# A processor without bfloat16 takes six seconds for a step of stage 2.
+@pytest.mark.parametrize(("stage", "steps"), [("poseflownet", 50), ("pose", 10)])
 def test_bf16_follows_float32_over_many_steps(stage, steps):
     expected = train(make_model(stage), steps, size=1)
     losses = train(make_model(stage, "--amp=bf16"), steps, size=1)

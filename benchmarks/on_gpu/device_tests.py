@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the other parts run without it
 OPERATOR = ("test_gather_sum.py", "test_local_attention.py")
 RESULTS, IS_TINY = "ON_GPU_RESULTS", "ON_GPU_TINY"  # variables of the environment
 WORKERS = 8  # processes that share the GPU
+WORKER = "PYTEST_XDIST_WORKER"  # in the environment of such a process
 
 
 def pytest_collection_modifyitems(config: "pytest.Config", items: "list[pytest.Item]") -> None:
@@ -46,7 +47,7 @@ def pytest_collectreport(report: "pytest.CollectReport") -> None:
 
 
 def _note(report: "pytest.TestReport | pytest.CollectReport") -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the process that started it hears of it, too
+    if os.environ.get(WORKER):  # the process that started it hears of it, too
         return
     lines = str(report.longrepr or "").splitlines() if report.outcome == "failed" else []
     lines = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")] or lines
@@ -70,7 +71,8 @@ def run(job: Job) -> None:
         if path.name in OPERATOR or "mark.gpu" in path.read_text(encoding="utf-8")
     ]
     arguments = ["-m", "pytest", "-p", "benchmarks.on_gpu.device_tests", "-v", *files]
-    environment = {RESULTS: str(results), IS_TINY: "1" if job.is_tiny else ""}
+    # Whoever runs this may be a worker; the new pytest is none.
+    environment = {RESULTS: str(results), IS_TINY: "1" if job.is_tiny else "", WORKER: ""}
     if job.device == "cuda" and importlib.util.find_spec("xdist"):
         # They wait for compilers and for each other's processes most of the time.
         arguments += ["-n", str(WORKERS), "--dist", "worksteal"]
