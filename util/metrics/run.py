@@ -34,7 +34,7 @@ from util.metrics.inception import ImageNetInception, StandardInception
 from util.metrics.inception_score import InceptionScore
 from util.metrics.kid import kernel_inception_distance
 from util.metrics.lpips_distance import LPIPSDistance
-from util.metrics.pairing import SEPARATOR, ResultFile, find_results
+from util.metrics.pairing import ResultFile, find_results
 from util.metrics.report import Figure, Report, mean_figure
 from util.metrics.scoring import (
     USUAL_FRAMES,
@@ -71,11 +71,16 @@ def run_metrics(options: argparse.Namespace) -> int:
     folder = output / f"{name}_metrics"
     kinds, skipped = choose_figures(options)
     check_paths(options)
-    results = find_results(Path(options.distorated_path), Path(options.gt_path))
+    found = find_results(
+        Path(options.distorated_path), Path(options.gt_path), options.mixed_results
+    )
+    results = found.files
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
     report = Report(name=name.name, protocol=options.protocol, results={})
+    report.problems += found.problems
+    report.warnings += found.warnings
     masks = None
     if any(kind.masked for kind in kinds.values()):
         masks = _body_masks(options, results, report)
@@ -111,8 +116,8 @@ def run_metrics(options: argparse.Namespace) -> int:
 def _body_masks(
     options: argparse.Namespace, results: Sequence[ResultFile], report: Report
 ) -> BodyMasks:
-    part = 0 if options.mask_pose == "source" else 2
-    names = {result.pair: result.pair.rpartition(SEPARATOR)[part] for result in results}
+    part = 0 if options.mask_pose == "source" else 1
+    names = {result.pair: result.stems[part] for result in results if result.stems}
     poses, notice = read_poses(Path(options.annotation), sorted(set(names.values())))
     if notice:
         report.warnings.append(notice)
@@ -208,6 +213,7 @@ def _describe_results(
         "images": scores.sizes.total(),
         "formats": _formats(result.path for result in results),
         "sizes": sorted(scores.sizes),
+        "checkpoints": sorted({result.checkpoint for result in results if result.checkpoint}),
         "ground_truth_formats": _formats(result.target for result in results if result.target),
         "description": describe_files(
             [result.path.name for result in results], scores.sizes, scores.sizes.total()
