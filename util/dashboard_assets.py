@@ -288,7 +288,6 @@ def _run(command: list[str], folder: Path | None, seconds: float) -> None:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            errors="replace",
             timeout=seconds,
             check=False,
         )
