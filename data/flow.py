@@ -21,13 +21,17 @@ class FlowFolder:
         self._folder = folder
         self._size = size
 
-    def read(self, source_stem: str, target_stem: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def path(self, pair: str) -> Path:
+        """The file of a pair, given by its name."""
+        return self._folder / f"{pair}.npz"
+
+    def read(self, pair: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Give float32 flow [2, h, w] and visible [h, w] (0 or 1) at the folder's size.
 
-        Flow is in pixels at that size. A pair without a file is nowhere visible.
+        Flow is in pixels at that size. A pair (by its name) without a file is nowhere visible.
         Raises UserError when the file cannot be read or has other shapes.
         """
-        path = self._folder / f"{source_stem}_2_{target_stem}.npz"
+        path = self.path(pair)
         if not path.is_file():
             return torch.zeros(2, *self._size), torch.zeros(self._size)
         try:

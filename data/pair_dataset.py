@@ -29,6 +29,7 @@ from util.argument_types import non_negative_float, positive_int, scale_range, s
 from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, resize_image, to_tensor
+from util.pair_names import check_unique, pair_name
 
 MASK_KEY_POINTS = 18  # what data/body_mask.py knows the limbs of
 
@@ -113,6 +114,8 @@ class PairDataset(Dataset):
         flow_folder = root / "flow"
         has_flow = phase == "test" and not self.augmentation.active and flow_folder.is_dir()
         self._flow = FlowFolder(flow_folder, self.load_size) if has_flow else None
+        if has_flow:  # its files are known by the pairs' names
+            check_unique(map(self.pair_paths, range(len(self))), self.pairs_path)
         # Shared memory, so that worker processes count too; each in its own slot, without a lock.
         slots = cpu_cores() + 1
         self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
@@ -371,8 +374,8 @@ class PairDataset(Dataset):
             item[f"P{number}_path"] = path
             item[f"pose{number}"] = torch.from_numpy(_to_float32(pose))
         if self._flow is not None:
-            stems = [Path(path).stem for path in (item["P1_path"], item["P2_path"])]
-            item["flow"], item["visible"] = self._flow.read(*stems)
+            pair = pair_name(item["P1_path"], item["P2_path"])
+            item["flow"], item["visible"] = self._flow.read(pair)
         return item
 
     def _load(self, epoch: int, index: int) -> dict[str, Any]:

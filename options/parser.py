@@ -12,6 +12,7 @@ from typing import ClassVar, NoReturn
 
 from util.errors import UserError
 from util.memory_errors import is_out_of_memory, out_of_memory_text
+from util.terminal import print_on_any_terminal
 
 DEBUG = "--debug"
 # How OpenMP's threads wait for each other, which is read when torch is imported. By default they
@@ -113,6 +114,7 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
         main: the function.
         *arguments: handed to `main`.
     """
+    print_on_any_terminal()
     if not _WAITING_VARIABLES & os.environ.keys():
         os.environ.update(WAITING)
     is_main = threading.current_thread() is threading.main_thread()

@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
         options.markdown,
         shutil.get_terminal_size((120, 24)).columns,
     )
-    print(text, end="")
-    if options.output:
+    if options.output:  # first: what shows the text may be closed
         with written_whole(Path(options.output)) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    print(text, end="")
     return 0
 
 

@@ -165,8 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     print("\n=== scores on people that training never saw")
     table = format_table(score_table(shared))
-    print(table)
     (Path(RESULTS) / "scores.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
     picture = Path(RESULTS) / "sheet.png"
     picture_sheet(shared, picture)
     minutes = (time.monotonic() - started) / 60

@@ -17,7 +17,7 @@ from util.argument_types import positive_int
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Split the download and say what was found and missing.
+    """Split the download and say what was found and missing; give 1 when images are, else 0.
 
     Raises:
         UserError: bad options, no list or no download, or none of the listed images in it.
@@ -37,9 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
-    for report in split_fashion(
+    reports = split_fashion(
         options.dataroot, options.img_highres, link=options.link, workers=options.workers
-    ):
+    )
+    for report in reports:
         print(
             f"{report.phase}: {report.listed} images listed, {report.found} found "
             f"({report.made} new), {len(report.missing)} missing"
@@ -50,7 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{', …' if len(report.missing) > 3 else ''}; "
                 f"all in {Path(options.dataroot) / f'missing-{report.phase}.txt'}"
             )
-    return 0
+    missing = sum(len(report.missing) for report in reports)
+    if missing:
+        print(
+            f"the data set is not whole, {missing} images are missing: is all of img_highres.zip "
+            "unpacked, and are the lists the published ones?",
+            file=sys.stderr,
+        )
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

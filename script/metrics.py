@@ -23,6 +23,10 @@ def build_metrics_parser() -> Parser:
         "--distorated_path", "--distorted_path", required=True,
         help="folder of the results: SOURCE_2_TARGET_vis.jpg or .png",
     )  # fmt: skip
+    add(
+        "--mixed_results", action="store_true",
+        help="score results of several runs of test.py together, which results.csv tells apart",
+    )  # fmt: skip
     add("--fid_real_path", help="real images for FID and KID: by protocol the whole training set")
     add("--name", help="name of the report; None is the results folder's")
     add("--output", default="./eval_results", help="folder of the reports")

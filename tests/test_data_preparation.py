@@ -81,8 +81,9 @@ def test_missing_images_are_counted_and_listed(download, capsys):
     missing = [f"fashionMENDenimid9999999901_{i}front.jpg" for i in range(5)]
     with (download / "train.lst").open("a") as file:
         file.write("\n".join(missing) + "\n\n")
-    assert generate_fashion_datasets.main([f"--dataroot={download}"]) == 0
-    output = capsys.readouterr().out
+    assert generate_fashion_datasets.main([f"--dataroot={download}"]) == 1
+    output, errors = capsys.readouterr()
+    assert "not whole, 5 images are missing" in errors
     assert "train: 8 images listed, 3 found (3 new), 5 missing" in output
     assert f"missing: {missing[0]}, {missing[1]}, {missing[2]}, …" in output
     assert (download / "missing-train.txt").read_text().splitlines() == missing

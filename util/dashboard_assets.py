@@ -286,7 +286,7 @@ def _run(command: list[str], folder: Path | None, seconds: float) -> None:
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=seconds,
             check=False,

@@ -1,6 +1,7 @@
 """Writing files so that they are never seen half done."""
 
 import contextlib
+import hashlib
 import os
 import re
 import threading
@@ -8,6 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from util.errors import UserError
+
+
+def name_limit(folder: Path) -> int:
+    """How many bytes a file name may have in a folder; where none says, what is usual."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows; a folder yet to be made
+        return 255
+
+
+def _temporary_path(path: Path) -> Path:
+    """A name beside `path` of this thread's own that says whose it is, as far as it may be long."""
+    ending = f".{os.getpid()}-{threading.get_ident()}.part"
+    name = f".{path.name}{ending}"
+    # Half the usual limit leaves room on every file system.
+    if len(os.fsencode(name)) > 127:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+        name = f".{digest}{path.suffix[:16]}{ending}"
+    return path.with_name(name)
 
 
 @contextlib.contextmanager
@@ -24,7 +44,7 @@ def written_whole(path: Path, lasting: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the operating system refuses (full disk, no permission).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = _temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -3,26 +3,33 @@
 import argparse
 import os
 import time
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import PairDataset, create_dataset, create_loader
+from data import create_dataset, create_loader
+from data.annotations import list_images
 from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder
 from util.errors import UserError
-from util.files import written_whole
+from util.files import name_limit, written_whole
 from util.images import save_image, to_uint8
+from util.pair_names import RESULT_MARK, SEPARATOR, check_unique, pair_name
 from util.pictures import draw_skeleton, flow_panels, sheet
 from util.precision import keep_freed_memory
-
-
-def pair_name(source_path: str, target_path: str) -> str:
-    """`<stem of P1>_2_<stem of P2>`, the start of every file name of a pair."""
-    return f"{Path(source_path).stem}_2_{Path(target_path).stem}"
+from util.result_table import (
+    TABLE_NAME,
+    ResultRow,
+    append_rows,
+    options_cell,
+    read_table,
+    weights_hash,
+    write_table,
+)
 
 
 def flow_path(results_folder: Path, pair: str) -> Path:
@@ -30,40 +37,99 @@ def flow_path(results_folder: Path, pair: str) -> Path:
     return results_folder / "flow" / f"{pair}_flow.npz"
 
 
-def save_flow(path: Path, flow: torch.Tensor) -> None:
+def save_flow(path: Path, flow: torch.Tensor, checkpoint: str = "") -> None:
     """Write a flow field [2, h, w] (x, y in pixels of its own map) as `flow` in an npz file.
+
+    Args:
+        path: the file.
+        flow: the field.
+        checkpoint: hash of the weights that made it, kept beside it as `checkpoint`.
 
     Raises:
         UserError: the file cannot be written.
     """
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, flow=flow.cpu().numpy().astype(np.float32))
+        np.savez_compressed(file, flow=flow.cpu().numpy().astype(np.float32), checkpoint=checkpoint)
 
 
 class ResultWriter:
-    """Writes the pictures of a pair into the results folder.
+    """Writes the pictures of a pair into the results folder, and their rows into its table.
 
     `<pair>_vis.<format>` lies in the folder itself, where the metrics look for it; what
     --save_input and --save_flow add lies in folders below.
 
     Args:
         options: parsed options of test.py.
+        checkpoint: hash of the weights, see util/result_table.py.
+        pairs: paths of source and target of all pairs, whose file names are checked.
+
+    Raises:
+        UserError: two pairs would have one name, or a file's name would be too long.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        checkpoint: str,
+        pairs: Sequence[tuple[str, str]],
+        where: object,
+    ) -> None:
         self.options = options
         self.folder = Path(options.results_dir)
+        self.checkpoint = checkpoint
+        self._options_cell = options_cell(options)
+        self._pairs = pairs
+        check_unique(pairs, where)
+        endings = [f"{RESULT_MARK}.{options.results_format}"]
+        if options.save_input:
+            endings += [f"_{name}.{options.results_format}" for name in ("source", "target")]
+        self._check_lengths(endings)
+        self._flows_checked = False
+
+    def _check_lengths(self, endings: Iterable[str]) -> None:
+        limit, longest = name_limit(self.folder), max(endings, key=len)
+        for paths in self._pairs:
+            length = len(os.fsencode(pair_name(*paths) + longest))
+            if length > limit:
+                raise UserError(
+                    f"--results_dir: the pair {' and '.join(Path(path).name for path in paths)} "
+                    f"needs a file name of {length} bytes (both names and {SEPARATOR}…{longest}), "
+                    f"{limit} is the longest that {self.folder} takes: give these images shorter "
+                    "names, also in the tables"
+                )
+
+    def row(self, source: str, target: str) -> ResultRow:
+        """The row of the table for the result of a pair, given by its paths."""
+        return ResultRow(
+            self.result_path(pair_name(source, target)).name,
+            Path(source).name,
+            Path(target).name,
+            self._options_cell,
+            self.checkpoint,
+        )
 
     def result_path(self, pair: str) -> Path:
         """Where a pair's generated picture goes."""
-        return self.folder / f"{pair}_vis.{self.options.results_format}"
+        return self.folder / f"{pair}{RESULT_MARK}.{self.options.results_format}"
+
+    def is_whole(self, pair: str) -> bool:
+        """Whether a pair's result is there with all that the options ask for beside it."""
+        paths = [self.result_path(pair)]
+        if self.options.save_input:
+            paths.append(self.folder / "strips" / f"{pair}.{self.options.results_format}")
+        if self.options.save_flow:
+            paths.append(flow_path(self.folder, pair))
+        return all(path.exists() for path in paths)
 
     def write(self, batch: Batch, prediction: Prediction) -> None:
-        """Write a batch; each result last, so that --skip_existing finds whole pairs."""
+        """Write a batch; each result after what lies beside it, and the rows of the table last."""
         results = to_uint8(prediction.image)
         inputs = self._inputs(batch) if self.options.save_input else {}
         extras = {name: to_uint8(picture) for name, picture in prediction.extras.items()}
         flows = flow_panels(batch["P1"], prediction) if self.options.save_flow else {}
+        if flows and not self._flows_checked:  # which there are shows with the first batch
+            self._check_lengths([f"_{name}.{self.options.results_format}" for name in flows])
+            self._flows_checked = True
         for row, paths in enumerate(zip(batch["P1_path"], batch["P2_path"], strict=True)):
             pair = pair_name(*paths)
             if inputs:
@@ -75,8 +141,10 @@ class ResultWriter:
             for name, panel in flows.items():
                 self._save(self.folder / "flow" / f"{pair}_{name}", panel[row])
             if self.options.save_flow and prediction.flows:
-                save_flow(flow_path(self.folder, pair), prediction.flows[-1][row])
+                flow = prediction.flows[-1][row]
+                save_flow(flow_path(self.folder, pair), flow, self.checkpoint)
             save_image(self.result_path(pair), results[row], quality=self.options.jpeg_quality)
+        append_rows(self.folder, map(self.row, batch["P1_path"], batch["P2_path"]))
 
     def _save(self, stem: Path, picture: np.ndarray) -> None:
         path = stem.with_name(f"{stem.name}.{self.options.results_format}")
@@ -93,17 +161,67 @@ class ResultWriter:
         }
 
 
-def _check_result_names(dataset: PairDataset) -> None:
-    """Raise UserError where two pairs would write the same file: names carry no suffix."""
-    paths_of: dict[str, tuple[str, str]] = {}
-    for paths in map(dataset.pair_paths, range(len(dataset))):
-        name = pair_name(*paths)
-        earlier = paths_of.setdefault(name, paths)
-        if earlier != paths:
+def _start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Write the table as it is before the first picture; give the positions of pairs to make.
+
+    What the folder holds of other runs is told. With --skip_existing results of these weights and
+    options are kept.
+
+    Raises:
+        UserError: the table is not one of test.py's, or --skip_existing meets other results.
+    """
+    folder, options = writer.folder, writer.options
+    table = read_table(folder)
+    if table is None and (folder / TABLE_NAME).exists():
+        raise UserError(
+            f"--results_dir: {folder / TABLE_NAME} is not a table of test.py, which would replace "
+            "it: move it away, or choose another folder"
+        )
+    there = {name for name in list_images(folder) if Path(name).stem.endswith(RESULT_MARK)}
+    listed = {name: row for name, row in (table or {}).items() if name in there}
+    rows = [writer.row(*paths) for paths in pairs]
+    own = {row.result for row in rows}
+    kept, unlisted = set(), 0
+    if options.skip_existing:
+        others = [(listed[r.result], r) for r in rows if r.result in listed]
+        others = [(earlier, row) for earlier, row in others if earlier.differences(row)]
+        if others:
+            earlier, row = others[0]
             raise UserError(
-                f"{dataset.pairs_path}: the pairs {', '.join(earlier)} and {', '.join(paths)} "
-                f"would both become {name}_vis: rename an image"
+                f"--skip_existing: {len(others)} results in {folder} were made otherwise, such as "
+                f"{row.result}: {'; '.join(earlier.differences(row))}: choose another "
+                "--results_dir, or leave --skip_existing out to make them anew"
             )
+        unlisted = len((own & there) - listed.keys())
+        kept = {r.result for r, paths in zip(rows, pairs, strict=True)
+                if r.result in listed and writer.is_whole(pair_name(*paths))}  # fmt: skip
+    strangers = {name: row for name, row in listed.items() if name not in own}
+    write_table(folder, [*strangers.values(), *(listed[name] for name in sorted(kept))])
+    if options.skip_existing:
+        count = sum(row.result in kept for row in rows)
+        print(f"--skip_existing: {count} of {len(rows)} results are there")
+        if unlisted:
+            print(
+                f"--skip_existing: {unlisted} more are not in {TABLE_NAME}, which tells their "
+                "weights: made anew"
+            )
+    _tell_others(folder, rows[0], strangers, there - listed.keys() - own)
+    return [number for number, row in enumerate(rows) if row.result not in kept]
+
+
+def _tell_others(
+    folder: Path, row: ResultRow, listed: Mapping[str, ResultRow], unlisted: Set[str]
+) -> None:
+    """Say which results of other runs stay in the folder beside those of `row`'s."""
+    otherwise = {name for name, other in listed.items() if other.differences(row)}
+    mixed = "script.metrics will not score them together with the new ones"
+    for names, what in (
+        (listed.keys() - otherwise, "of the same weights and options, but not of the pairs now"),
+        (otherwise, f"of other weights or options: {mixed}"),
+        (unlisted, f"not in {TABLE_NAME}: {mixed}"),
+    ):
+        if names:
+            print(f"{folder}: {len(names)} earlier results stay, such as {min(names)}, {what}")
 
 
 def run_inference(options: argparse.Namespace) -> int:
@@ -119,27 +237,21 @@ def run_inference(options: argparse.Namespace) -> int:
         keep_freed_memory()
     for report in model.load_for_test(run_folder(options), options.which_iter):
         print(report)
-    writer = ResultWriter(options)
-    _check_result_names(dataset)
+    folder = Path(options.results_dir)
     try:
-        writer.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        raise UserError(f"--results_dir: {folder} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
-            f"--results_dir: {writer.folder} cannot be made ({error.strerror})"
-        ) from error
-    if not os.access(writer.folder, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--results_dir: {writer.folder} cannot be written: choose another folder, or change "
-            "its permissions"
+            f"--results_dir: {folder} cannot be written: choose another folder, or change its "
+            "permissions"
         )
-    with written_whole(writer.folder / "test_opt.txt") as temporary:
+    paths = [dataset.pair_paths(index) for index in range(len(dataset))]
+    writer = ResultWriter(options, weights_hash(model.networks), paths, dataset.pairs_path)
+    chosen = _start_table(writer, paths)
+    with written_whole(folder / "test_opt.txt") as temporary:
         temporary.write_text(options_text(options), encoding="utf-8")
-    chosen = range(len(dataset))
-    if options.skip_existing:
-        chosen = [
-            i for i in chosen if not writer.result_path(pair_name(*dataset.pair_paths(i))).exists()
-        ]
-        print(f"--skip_existing: {len(dataset) - len(chosen)} of {len(dataset)} results are there")
     pairs = torch.utils.data.Subset(dataset, chosen)
     loader = create_loader(
         pairs,
@@ -158,5 +270,7 @@ def run_inference(options: argparse.Namespace) -> int:
     rate = f", {written / seconds:.1f} images per second" if written else ""
     print(f"{written} images in {writer.folder}{rate}")
     if written < len(chosen):
+        if not written:
+            raise UserError(f"{dataset.pairs_path}: no pair has images that can be read: see above")
         print(f"{len(chosen) - written} pairs left out, their images cannot be read: see above")
     return 0

@@ -22,6 +22,7 @@ from data.synthetic.scene import (
 )
 from util.errors import UserError
 from util.files import written_whole
+from util.pair_names import pair_name
 
 LAYOUTS = tuple(IMAGE_SIZE)
 MARKER = "synthetic.json"  # marks a folder that this module may overwrite
@@ -247,7 +248,7 @@ def _write_identity(job: tuple[str, DatasetOptions, int]) -> _IdentityResult:
         fine = [surface(picture.view, 3) for picture in pictures]
         for a, b in pairs:
             flow, visible = true_flow(pictures[a].view, pictures[b].view, fine[a], pictures[b].seen)
-            path = out / "flow" / f"{Path(names[a]).stem}_2_{Path(names[b]).stem}.npz"
+            path = out / "flow" / f"{pair_name(names[a], names[b])}.npz"
             with path.open("wb") as file:
                 np.savez_compressed(file, flow=flow, visible=visible)
             flow_files += 1

@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,23 +23,48 @@ def report_name(options: argparse.Namespace) -> Path:
 
 
 def check_paths(options: argparse.Namespace) -> None:
-    """Raise UserError for a path that is not there; say which options have no effect."""
+    """Raise UserError for a path that is not there."""
     for option in ("fid_real_path", "flow_path", "scratch_dir"):
         path = getattr(options, option)
         if path is not None and not Path(path).is_dir():
             raise UserError(f"--{option}: there is no folder {path}")
     if options.annotation is not None and not Path(options.annotation).is_file():
         raise UserError(f"--annotation: there is no file {options.annotation}")
-    needs = {
-        "--annotation": (options.annotation, options.calculate_mask, "--calculate_mask"),
-        "--old_size": (options.old_size, options.calculate_mask, "--calculate_mask"),
-        "--gallery_by": (options.gallery_by, options.gallery, "--gallery"),
-        "--fid_real_path": (options.fid_real_path, options.protocol == "gfla", "--protocol=gfla"),
-        "--flow_path": (options.flow_path, options.protocol == "gfla", "--protocol=gfla"),
-    }
-    for option, (given, condition, what) in needs.items():
-        if given and not condition:
-            print(f"{option} has no effect without {what}")
+
+
+def without_effect(options: argparse.Namespace, kinds: Mapping[str, FigureKind]) -> list[str]:
+    """Say which of the options given have no effect on the figures chosen."""
+    masked = [name for name, kind in FIGURES[options.protocol].items() if kind.masked]
+    has_masked = any(kind.masked for kind in kinds.values())
+    has_real = any(kind.real for kind in kinds.values())
+    networks = {kind.network for kind in kinds.values()}
+    mask_needs = "--calculate_mask"
+    if options.calculate_mask:
+        mask_needs = f"one of {', '.join(masked)} in --figures"
+    needs = [
+        ("calculate_mask", has_masked, mask_needs),
+        ("annotation", has_masked, mask_needs),
+        ("old_size", has_masked, mask_needs),
+        ("gallery_by", options.gallery, "--gallery"),
+    ]
+    if options.protocol != "gfla":
+        gfla = "--protocol=gfla"
+        needs += [("fid_real_path", False, gfla), ("flow_path", False, gfla)]
+    else:
+        needs += [
+            ("fid_real_path", has_real, "one of FID_published, FID_standard, KID in --figures"),
+            ("flow_path", "EPE" in kinds, "EPE in --figures"),
+        ]
+    needs += [
+        ("inception_weights", "standard" in networks, "a figure of that network"),
+        ("imagenet_inception_weights", "imagenet" in networks, "a figure of that network"),
+        ("lpips_weights", "lpips" in networks, "a figure of that network"),
+    ]
+    return [
+        f"--{option} has no effect without {what}"
+        for option, has_effect, what in needs
+        if getattr(options, option) and not has_effect
+    ]
 
 
 def check_writable(folder: Path) -> None:

@@ -13,7 +13,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from util.errors import UserError
-from util.metrics.pairing import SEPARATOR
 from util.metrics.runs import Run, peculiarities
 
 CLUSTERS = ("linked", "source", "target", "none")
@@ -105,10 +104,16 @@ def compare_pairs(
     differences: list[Difference] = []
     if names and shared:
         own, others = np.array(shared).T
-        pairs = [run.pairs[row] for row in own]
+        images = [run.images[row] for row in own]
+        for ours, theirs in zip(images, (baseline.images[row] for row in others), strict=True):
+            if ours != theirs:
+                raise UserError(
+                    f"{run.folder} scored a picture as {' to '.join(ours)}, {baseline.folder} as "
+                    f"{' to '.join(theirs)}: run script.metrics again for both"
+                )
         a = np.stack([run.scores[name][own] for name in names], axis=1)
         b = np.stack([baseline.scores[name][others] for name in names], axis=1)
-        differences = _differences(run, baseline, names, a, b, pairs, bootstrap)
+        differences = _differences(run, baseline, names, a, b, images, bootstrap)
     return PairedComparison(
         run.name,
         len(shared),
@@ -124,14 +129,14 @@ def _differences(
     names: list[str],
     a: np.ndarray,
     b: np.ndarray,
-    pairs: list[str],
+    images: list[tuple[str, str]],
     bootstrap: Bootstrap,
 ) -> list[Difference]:
     """`a`, `b`: [pairs, figures] of run and baseline."""
     infinite = (np.isinf(a) | np.isinf(b)) & ~np.isnan(a) & ~np.isnan(b)
     known = np.isfinite(a) & np.isfinite(b)
     difference = np.where(known, a, 0) - np.where(known, b, 0)
-    numbers = cluster_numbers(pairs, bootstrap.cluster)
+    numbers = cluster_numbers(images, bootstrap.cluster)
     sums, counts = _per_cluster(difference, numbers), _per_cluster(known, numbers)
     low, high = bootstrap_interval(sums, counts, bootstrap)
     outcome = []
@@ -161,14 +166,14 @@ def _differences(
     return outcome
 
 
-def cluster_numbers(pairs: Sequence[str], cluster: str) -> np.ndarray:
+def cluster_numbers(pairs: Sequence[tuple[str, str]], cluster: str) -> np.ndarray:
     """Which pairs are drawn together in the bootstrap.
 
     Scores of pairs that share an image are not independent; resampling such pairs one by one
     makes intervals too narrow.
 
     Args:
-        pairs: SOURCE_2_TARGET each.
+        pairs: names of source and target each.
         cluster: "source" or "target": pairs of one source or target image; "linked": pairs that
             share images, directly or through other pairs (in the data sets of this field usually
             all pairs of one person); "none": every pair by itself.
@@ -178,9 +183,7 @@ def cluster_numbers(pairs: Sequence[str], cluster: str) -> np.ndarray:
     """
     if cluster == "none":
         return np.arange(len(pairs))
-    stems = [pair.rpartition(SEPARATOR) for pair in pairs]
-    sources = [source or target for source, _, target in stems]
-    targets = [target for _, _, target in stems]
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     if cluster != "linked":
         return np.unique(sources if cluster == "source" else targets, return_inverse=True)[1]
     images, ends = np.unique(sources + targets, return_inverse=True)

@@ -1,14 +1,15 @@
 """Which generated picture is compared with which ground truth."""
 
-from collections import defaultdict
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.annotations import list_images
 from util.errors import UserError
-
-RESULT_MARK = "_vis"
-SEPARATOR = "_2_"
+from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts, pair_name
+from util.result_table import TABLE_NAME, ResultRow, read_table
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class ResultFile:
         target: the ground truth, None when there is none.
         source: the picture it was made from, None when the ground-truth folder lacks it.
         problem: why there is no ground truth, empty when there is one.
+        stems: of source and target, None when they are not known.
+        checkpoint: hash of the weights it was made with, empty when it is not known.
     """
 
     path: Path
@@ -28,16 +31,40 @@ class ResultFile:
     target: Path | None
     source: Path | None
     problem: str = ""
+    stems: tuple[str, str] | None = None
+    checkpoint: str = ""
 
 
-def find_results(results_folder: Path, truth_folder: Path) -> list[ResultFile]:
-    """Every picture of `results_folder` with its ground truth, sorted by name.
+@dataclass
+class FoundResults:
+    """The results of a folder.
 
-    `A_2_B_vis.jpg` is compared with `B.jpg`, `B.png` or another image suffix. Names may contain
-    `_2_` themselves: the last one counts.
+    Attributes:
+        files: sorted by name.
+        problems: what is missing.
+        warnings: what the user must know of them.
+    """
+
+    files: list[ResultFile]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_results(results_folder: Path, truth_folder: Path, mixed: bool = False) -> FoundResults:
+    """Every picture of `results_folder` with its ground truth.
+
+    `results.csv`, which test.py leaves there, tells the pairs. Without it they are told by the
+    names: `A_2_B_vis.jpg` is compared with `B.jpg`, `B.png` or another image suffix; where names
+    hold `_2_` themselves, by which images there are (see `choose_cut`).
+
+    Args:
+        results_folder: the generated pictures.
+        truth_folder: the ground truth.
+        mixed: take results of several checkpoints or options, or that the table does not list.
 
     Raises:
-        UserError: a folder is missing or empty, or a pair has two results or two ground truths.
+        UserError: a folder is missing or empty, a pair has two results or two ground truths, a
+            name can be cut in several ways, or results are mixed without `mixed`.
     """
     for option, folder in (("--distorated_path", results_folder), ("--gt_path", truth_folder)):
         if not folder.is_dir():
@@ -46,16 +73,84 @@ def find_results(results_folder: Path, truth_folder: Path) -> list[ResultFile]:
     if not names:
         raise UserError(f"--distorated_path: {results_folder} has no images")
     truths = _by_stem(truth_folder)
-    results = [_match(results_folder / name, truth_folder, truths) for name in names]
+    found = FoundResults([])
+    table = _read_table(results_folder, found)
+    if table is not None:
+        _check_mixed(results_folder, names, table, mixed, found)
+    found.files = [
+        _match(results_folder / name, truth_folder, truths, (table or {}).get(_key(name)))
+        for name in names
+    ]
     earlier: dict[str, Path] = {}
-    for result in results:
+    for result in found.files:
         other = earlier.setdefault(result.pair, result.path)
         if other != result.path:
             raise UserError(
                 f"--distorated_path: {other} and {result.path.name} are results of one pair: "
                 "remove one of them, or score the formats in folders of their own"
             )
-    return results
+    return found
+
+
+def _key(name: str) -> str:
+    """Names that differ only in how letters are composed are one: macOS stores them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _read_table(folder: Path, found: FoundResults) -> dict[str, ResultRow] | None:
+    table = read_table(folder)
+    if table is None and (folder / TABLE_NAME).exists():
+        found.warnings.append(
+            f"{folder / TABLE_NAME} is not a table of test.py; the names tell the pairs"
+        )
+    return None if table is None else {_key(name): row for name, row in table.items()}
+
+
+def _check_mixed(
+    folder: Path,
+    names: Sequence[str],
+    table: Mapping[str, ResultRow],
+    mixed: bool,
+    found: FoundResults,
+) -> None:
+    keys = {_key(name) for name in names}
+    lost = sorted(table.keys() - keys)
+    if lost:
+        found.problems.append(
+            f"{len(lost)} results of {folder / TABLE_NAME} are not there, such as {lost[0]}"
+        )
+    mixtures = []
+    unlisted = [
+        name for name in names if _key(name) not in table and Path(name).stem.endswith(RESULT_MARK)
+    ]
+    if unlisted:
+        mixtures.append(
+            f"{len(unlisted)} of {len(names)} pictures are not in {TABLE_NAME}, as of an earlier "
+            f"run, such as {unlisted[0]}"
+        )
+    listed = [table[key] for key in sorted(keys & table.keys())]
+    ways: list[ResultRow] = []  # one of each way that results were made in
+    counts: Counter[int] = Counter()
+    seen: dict[tuple[str, str], int] = {}
+    for row in listed:
+        made = row.options, row.checkpoint
+        if made not in seen:
+            same = [k for k, way in enumerate(ways) if not row.differences(way)]
+            seen[made] = same[0] if same else len(ways)
+            ways += [] if same else [row]
+        counts[seen[made]] += 1
+    if len(ways) > 1:
+        mixtures.append(
+            f"{counts[0]} results are made in one way, {len(listed) - counts[0]} otherwise, such "
+            f"as {ways[1].result}: {'; '.join(ways[1].differences(ways[0]))}"
+        )
+    if mixtures and not mixed:
+        raise UserError(
+            f"--distorated_path: {folder} holds results of several runs: {'; '.join(mixtures)}: "
+            "remove what is not to be scored, or make all of them with test.py in a new "
+            "--results_dir; --mixed_results scores them together"
+        )
+    found.warnings += [f"--mixed_results: {text}" for text in mixtures]
 
 
 def _by_stem(folder: Path) -> dict[str, list[str]]:
@@ -64,27 +159,52 @@ def _by_stem(folder: Path) -> dict[str, list[str]]:
         raise UserError(f"--gt_path: {folder} has no images")
     by_stem = defaultdict(list)
     for name in names:
-        by_stem[Path(name).stem].append(name)
-    return by_stem
+        by_stem[_key(Path(name).stem)].append(name)
+    return dict(by_stem)
 
 
-def _match(path: Path, truth_folder: Path, truths: dict[str, list[str]]) -> ResultFile:
+def _match(
+    path: Path, truth_folder: Path, truths: Mapping[str, list[str]], row: ResultRow | None
+) -> ResultFile:
+    if row is not None:
+        stems = Path(row.source).stem, Path(row.target).stem
+        return _with_truth(path, pair_name(*stems), stems, truth_folder, truths, row.checkpoint)
     if not path.stem.endswith(RESULT_MARK):
         return ResultFile(path, path.stem, None, None, f"its name does not end in {RESULT_MARK}")
     pair = path.stem.removesuffix(RESULT_MARK)
-    source_stem, separator, target_stem = pair.rpartition(SEPARATOR)
-    if not separator:
+    possible = cuts(pair)
+    if not possible:
         problem = f"its name is not of the form SOURCE{SEPARATOR}TARGET{RESULT_MARK}"
         return ResultFile(path, pair, None, None, problem)
-    found = truths.get(target_stem, [])
-    if len(found) > 1:
+    try:
+        stems = choose_cut(pair, lambda stem: _key(stem) in truths)
+    except UserError as error:
         raise UserError(
-            f"--gt_path: {truth_folder} has {' and '.join(found)}: which one is the ground truth "
+            f"--gt_path: {path.name}: {error}, by the images of {truth_folder}; put both images of "
+            f"each pair there, or make the results with test.py, whose {TABLE_NAME} tells"
+        ) from None
+    if stems is None and len(possible) > 1:
+        targets = " or ".join(target for _, target in possible)
+        problem = f"no ground truth {targets} (.jpg or .png) in {truth_folder}"
+        return ResultFile(path, pair, None, None, problem)
+    return _with_truth(path, pair, stems or possible[0], truth_folder, truths)
+
+
+def _with_truth(
+    path: Path,
+    pair: str,
+    stems: tuple[str, str],
+    truth_folder: Path,
+    truths: Mapping[str, list[str]],
+    checkpoint: str = "",
+) -> ResultFile:
+    sources, targets = (truths.get(_key(stem), []) for stem in stems)
+    if len(targets) > 1:
+        raise UserError(
+            f"--gt_path: {truth_folder} has {' and '.join(targets)}: which one is the ground truth "
             f"of {path.name}? Remove the other"
         )
-    sources = truths.get(source_stem)
     source = truth_folder / sources[0] if sources else None
-    if not found:
-        problem = f"no ground truth {target_stem}.jpg or .png in {truth_folder}"
-        return ResultFile(path, pair, None, source, problem)
-    return ResultFile(path, pair, truth_folder / found[0], source)
+    target = truth_folder / targets[0] if targets else None
+    problem = "" if target else f"no ground truth {stems[1]}.jpg or .png in {truth_folder}"
+    return ResultFile(path, pair, target, source, problem, stems, checkpoint)

@@ -106,8 +106,7 @@ class Report:
         lines = (
             [
                 result.path.name,
-                result.source.name if result.source else "",
-                result.target.name if result.target else "",
+                *_image_names(result),
                 *(_cell(row.get(name)) for name in columns),
             ]
             for result, row in zip(results, rows, strict=True)
@@ -167,6 +166,14 @@ class Report:
             lines.append(f"left out: {len(self.problems) - SHOWN_PROBLEMS} more, see metrics.json")
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def _image_names(result: ResultFile) -> tuple[str, str]:
+    """Source and target: the files; of those not in the ground-truth folder the bare names."""
+    stems = result.stems or ("", "")
+    files = result.source, result.target
+    source, target = (file.name if file else stem for file, stem in zip(files, stems, strict=True))
+    return source, target
 
 
 def _cell(value: float | None) -> str:

@@ -10,12 +10,14 @@ import torch
 
 from data.annotations import read_poses
 from data.body_mask import disc_body_mask, limb_body_mask
+from util.errors import UserError
 from util.metrics.arguments import (
     check_paths,
     check_writable,
     choose_device,
     choose_figures,
     report_name,
+    without_effect,
 )
 from util.metrics.figures import FigureKind
 from util.metrics.frechet import frechet_distance
@@ -34,7 +36,7 @@ from util.metrics.inception import ImageNetInception, StandardInception
 from util.metrics.inception_score import InceptionScore
 from util.metrics.kid import kernel_inception_distance
 from util.metrics.lpips_distance import LPIPSDistance
-from util.metrics.pairing import SEPARATOR, ResultFile, find_results
+from util.metrics.pairing import ResultFile, find_results
 from util.metrics.report import Figure, Report, mean_figure
 from util.metrics.scoring import (
     USUAL_FRAMES,
@@ -45,6 +47,7 @@ from util.metrics.scoring import (
 )
 from util.precision import keep_freed_memory
 from util.pretrained_weights import MissingWeights
+from util.result_table import TABLE_NAME, read_table
 
 KID_SUBSET = 1000
 MASK_SHAPES = {
@@ -69,13 +72,25 @@ def run_metrics(options: argparse.Namespace) -> int:
     output = Path(options.output)
     name = report_name(options)
     folder = output / f"{name}_metrics"
+    if f"{name.name}.csv" == TABLE_NAME and read_table((output / name).parent) is not None:
+        raise UserError(
+            f"--name={options.name or name}: {output / name}.csv is there already, the table of "
+            "test.py's results: choose another --name or --output"
+        )
     kinds, skipped = choose_figures(options)
     check_paths(options)
-    results = find_results(Path(options.distorated_path), Path(options.gt_path))
+    for text in without_effect(options, kinds):
+        print(text)
+    found = find_results(
+        Path(options.distorated_path), Path(options.gt_path), options.mixed_results
+    )
+    results = found.files
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
     report = Report(name=name.name, protocol=options.protocol, results={})
+    report.problems += found.problems
+    report.warnings += found.warnings
     masks = None
     if any(kind.masked for kind in kinds.values()):
         masks = _body_masks(options, results, report)
@@ -111,8 +126,8 @@ def run_metrics(options: argparse.Namespace) -> int:
 def _body_masks(
     options: argparse.Namespace, results: Sequence[ResultFile], report: Report
 ) -> BodyMasks:
-    part = 0 if options.mask_pose == "source" else 2
-    names = {result.pair: result.pair.rpartition(SEPARATOR)[part] for result in results}
+    part = 0 if options.mask_pose == "source" else 1
+    names = {result.pair: result.stems[part] for result in results if result.stems}
     poses, notice = read_poses(Path(options.annotation), sorted(set(names.values())))
     if notice:
         report.warnings.append(notice)
@@ -208,6 +223,7 @@ def _describe_results(
         "images": scores.sizes.total(),
         "formats": _formats(result.path for result in results),
         "sizes": sorted(scores.sizes),
+        "checkpoints": sorted({result.checkpoint for result in results if result.checkpoint}),
         "ground_truth_formats": _formats(result.target for result in results if result.target),
         "description": describe_files(
             [result.path.name for result in results], scores.sizes, scores.sizes.total()
@@ -321,15 +337,18 @@ def _finish(
     options: argparse.Namespace,
 ) -> int:
     by = _gallery_figure(report, options) if options.gallery else None
-    print(report.table())
-    if skipped:
-        print(f"not asked for: {', '.join(f'{n} ({why})' for n, why in skipped.items())}")
     report.write(folder, summary, results, scores.rows)
-    print(f"written: {summary}, {folder}/metrics.json, {folder}/metrics.csv")
     for picture in ("gallery.html", "gallery.png"):  # one of other figures would mislead
         (folder / picture).unlink(missing_ok=True)
     if by:
         _write_gallery(report, folder, results, scores, by, options.gallery)
+    # All files are there before anything is printed: what shows it may be closed.
+    print(report.table())
+    if skipped:
+        print(f"not asked for: {', '.join(f'{n} ({why})' for n, why in skipped.items())}")
+    print(f"written: {summary}, {folder}/metrics.json, {folder}/metrics.csv")
+    if by:
+        print(f"written: {folder}/gallery.html, {folder}/gallery.png (by {by})")
     if not report.complete:
         print("the report is not complete: see 'left out' above")
     return 0 if report.complete else 1
@@ -359,4 +378,3 @@ def _write_gallery(
         if by in row
     ]
     write_gallery(folder, pairs, by, report.figures[by].better == "higher", count, report.name)
-    print(f"written: {folder}/gallery.html, {folder}/gallery.png (by {by})")

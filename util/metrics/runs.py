@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
-from util.metrics.pairing import RESULT_MARK
+from util.images import IMAGE_SUFFIXES
 from util.metrics.report import KEY_COLUMNS, SCHEMA, Figure
+from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts
 
 _WRITE_AGAIN = "run script.metrics again"
 
@@ -32,6 +33,7 @@ class Run:
         problems: how many messages about pictures the report has.
         warnings: of the report.
         pairs: SOURCE_2_TARGET of every row of metrics.csv.
+        images: stems of source and target of every row.
         scores: per-image figures by name, float64 [rows], NaN where there is no value.
     """
 
@@ -44,6 +46,7 @@ class Run:
     problems: int
     warnings: list[str]
     pairs: list[str]
+    images: list[tuple[str, str]]
     scores: dict[str, np.ndarray]
 
 
@@ -102,6 +105,7 @@ def read_run(path: Path) -> Run:
             problems=len(content.get("problems", [])),
             warnings=[str(text) for text in content["warnings"]],
             pairs=[],
+            images=[],
             scores={},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -140,11 +144,13 @@ def _with_scores(run: Run, file: Path) -> Run:
                         f"'{name}', which metrics.json has; {_WRITE_AGAIN}"
                     )
             places = [columns.index(name) for name in names]
-            pairs, values = [], []
+            pairs, named, values = [], [], []
             for row in reader:
                 if len(row) != len(columns):
                     raise ValueError(f"{len(row)} cells, expected {len(columns)}")
-                pairs.append(Path(row[columns.index("result")]).stem.removesuffix(RESULT_MARK))
+                result, *images = (row[columns.index(name)] for name in KEY_COLUMNS)
+                pairs.append(Path(result).stem.removesuffix(RESULT_MARK))
+                named.append(tuple(map(_stem, images)))
                 values.append([float(row[place] or "nan") for place in places])
     except FileNotFoundError:
         raise UserError(f"{file}: does not exist, metrics.json does; {_WRITE_AGAIN}") from None
@@ -173,7 +179,31 @@ def _with_scores(run: Run, file: Path) -> Run:
                 f"{figure.images} of mean {figure.value:.6g}; the two are not of one run: "
                 f"{_WRITE_AGAIN}"
             )
-    return replace(run, pairs=pairs, scores=scores)
+    known = {stem for stems in named for stem in stems}
+    try:
+        images = [_images(*row, known) for row in zip(pairs, named, strict=True)]
+    except UserError as error:
+        raise UserError(f"{file}: {error}; {_WRITE_AGAIN}") from None
+    return replace(run, pairs=pairs, images=images, scores=scores)
+
+
+def _stem(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _images(pair: str, named: tuple[str, str], known: set[str]) -> tuple[str, str]:
+    """Stems of a pair's images: as they are written, else from the pair's name."""
+    source, target = named
+    if source and target:
+        return source, target
+    # Reports of earlier versions leave the source out where the ground-truth folder lacks it.
+    if target and pair.endswith(SEPARATOR + target):
+        return pair.removesuffix(SEPARATOR + target), target
+    possible = cuts(pair)
+    if len(possible) == 1:
+        return possible[0]
+    return choose_cut(pair, known.__contains__) or (pair, pair)
 
 
 def find_run(runs: Sequence[Run], name: str) -> Run:

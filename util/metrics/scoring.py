@@ -200,16 +200,22 @@ def flow_error(result: ResultFile, truth_folder: Path, size: tuple[int, int]) ->
     try:
         with np.load(path) as arrays:
             flow = torch.from_numpy(arrays["flow"].astype(np.float32))
+            made_by = str(arrays["checkpoint"]) if "checkpoint" in arrays else ""
     except FileNotFoundError:
         raise UserError(f"{path}: no saved flow; run test.py with --save_flow") from None
     except Exception as error:  # numpy raises many kinds for a damaged archive
         raise UserError(f"{path}: cannot be read as flow ({error})") from None
     if flow.ndim != 3 or flow.shape[0] != 2:
         raise UserError(f"{path}: expected flow [2, h, w], got {list(flow.shape)}")
-    source, _, target = result.pair.rpartition("_2_")
-    if not (truth_folder / f"{source}_2_{target}.npz").is_file():
-        raise UserError(f"--flow_path: {truth_folder} has no true flow {source}_2_{target}.npz")
-    truth, visible = FlowFolder(truth_folder, size).read(source, target)
+    if result.checkpoint and made_by != result.checkpoint:
+        raise UserError(
+            f"{path}: is the flow of an earlier run, of other weights than {result.path.name}; run "
+            "test.py with --save_flow again"
+        )
+    folder = FlowFolder(truth_folder, size)
+    if not folder.path(result.pair).is_file():
+        raise UserError(f"--flow_path: there is no true flow {folder.path(result.pair)}")
+    truth, visible = folder.read(result.pair)
     return float(end_point_errors(resize_flow(flow[None], size), truth[None], visible[None])[0])
 
 
