@@ -19,10 +19,10 @@ from util.errors import UserError
 from util.files import written_whole
 
 # What Pillow reads wherever it is installed; of several frames in a file, the first.
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .webp .tif .tiff .gif .avif .ppm .pgm .pbm .pnm "
-    ".jp2 .j2k .tga".split()
-)
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+    ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga",
+))  # fmt: skip
 
 # Modes with more than 8 bits a channel: Pillow would clip them to white instead of scaling them.
 _WIDE_MODES = ("I", "F")
@@ -93,9 +93,9 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds for a broken file
-        if isinstance(path, str | os.PathLike) and os.path.isfile(path):
-            if not os.path.getsize(path):
-                raise UserError(f"{path}: is empty (0 bytes); copy it again") from None
+        is_file = isinstance(path, str | os.PathLike) and os.path.isfile(path)
+        if is_file and os.path.getsize(path) == 0:
+            raise UserError(f"{path}: is empty (0 bytes); copy it again") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
     finally:
