@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data.annotations import normalised_name
+from data.image_names import normalised_name
 from data.preparation import run_in_parallel
 from util.errors import UserError
 from util.files import written_whole

@@ -24,11 +24,12 @@ from data.augmentation import (
 )
 from data.body_mask import disc_body_mask
 from data.flow import FlowFolder
+from data.frame_check import FAR_OUTSIDE, Frame
 from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
-from util.argument_types import non_negative_float, positive_int, scale_range, size
+from util.argument_types import frame, non_negative_float, positive_int, scale_range, size
 from util.device import cpu_cores
 from util.errors import UserError
-from util.images import read_image, resize_image, to_tensor
+from util.images import read_image, read_image_size, resize_image, to_tensor
 from util.pair_names import check_unique, pair_name
 
 MASK_KEY_POINTS = 18  # what data/body_mask.py knows the limbs of
@@ -54,7 +55,10 @@ class PairDataset(Dataset):
         dataroot: folder of the data set.
         phase: "train", "test" or another name for which files exist.
         load_size: (height, width) every image is resized to; None = the class's default.
-        old_size: (height, width) of the frame that key points refer to; None = default.
+        old_size: (height, width) of the frame that key points refer to, or "image": each image's
+            own size; None = default.
+        missing: 0: key points at (0, 0) are missing, -1: they are there; None: refused.
+        trust_keypoints: no look at how key points fit the frame and the images' sizes.
         augmentation: ranges of the random affine transform; the default draws nothing.
         keypoint_count: key points of a pose.
         pose_encoding: form of the pose maps, a name of POSE_ENCODINGS.
@@ -82,7 +86,9 @@ class PairDataset(Dataset):
         phase: str,
         *,
         load_size: tuple[int, int] | None = None,
-        old_size: tuple[int, int] | None = None,
+        old_size: Frame | None = None,
+        missing: int | None = None,
+        trust_keypoints: bool = False,
         augmentation: Augmentation | None = None,
         keypoint_count: int = 18,
         pose_encoding: str = "gaussian",
@@ -95,6 +101,8 @@ class PairDataset(Dataset):
         self.phase = phase
         self.load_size = load_size or self.default_load_size
         self.old_size = old_size or self.default_old_size
+        self.missing = missing
+        self.trust_keypoints = trust_keypoints
         self.augmentation = augmentation or Augmentation()
         self.draw_pose = POSE_ENCODINGS[pose_encoding]
         self.pose_mask = pose_mask
@@ -143,7 +151,10 @@ class PairDataset(Dataset):
             self.annotation_path,
             self.image_folder,
             frame=self.old_size,
+            load_size=self.load_size,
             keypoint_count=keypoint_count,
+            missing=self.missing,
+            trust=self.trust_keypoints,
             skip_bad_samples=self.skip_bad_samples,
         )
         self.notices = table.notices
@@ -168,9 +179,23 @@ class PairDataset(Dataset):
         )
         group.add_argument(
             "--old_size",
-            type=size,
+            type=frame,
             default=cls.default_old_size,
-            help="height,width of the frame that annotated key points refer to",
+            help="height,width of the frame that annotated key points refer to; image: each "
+            "image's own pixels; 1: shares of its width and height",
+        )
+        group.add_argument(
+            "--missing",
+            type=int,
+            choices=(0, -1),
+            default=None,
+            help="0: key points at (0, 0) are missing, -1: they are there; if not given, a table "
+            "with such key points is refused",
+        )
+        group.add_argument(
+            "--trust_keypoints",
+            action="store_true",
+            help="leave out the check that key points fit --old_size and the images' sizes",
         )
         group.add_argument(
             "--structure_nc", type=positive_int, default=18, help="key points of a pose"
@@ -257,6 +282,8 @@ class PairDataset(Dataset):
             phase,
             load_size=options.load_size,
             old_size=options.old_size,
+            missing=options.missing,
+            trust_keypoints=options.trust_keypoints,
             augmentation=augmentation if augment else Augmentation(),
             keypoint_count=options.structure_nc,
             pose_encoding=options.pose_encoding,
@@ -390,15 +417,28 @@ class PairDataset(Dataset):
         people = []
         for position in self._pairs[index]:
             path = self.image_folder / self._files[position]
-            pose = self._poses[position] * self.load_size[::-1] / self.old_size[::-1]
-            people.append((str(path), self._read(path, index), pose))
+            image, frame = self._read(path, index)
+            pose = self._poses[position] * self.load_size[::-1] / frame[::-1]
+            # Those of the first images were looked at when the data set was made.
+            far = self.old_size == "image" and np.nanmax(pose / self.load_size[::-1]) > FAR_OUTSIDE
+            if far and not self.trust_keypoints:
+                raise UserError(
+                    f"{self.annotation_path}: key points of {path.name} reach far beyond the image "
+                    f"(--old_size image); row {self._rows[index]} of {self.pairs_path} needs it: "
+                    "mend it, or go on without it with --skip_bad_samples"
+                )
+            people.append((str(path), image, pose))
         return people
 
-    def _read(self, path: Path, index: int) -> Image.Image:
+    def _read(self, path: Path, index: int) -> tuple[Image.Image, tuple[int, int]]:
+        """The image at load size, and the (height, width) that its key points refer to."""
         try:
             at_least = self.load_size if self.fast_decode else None
             image = read_image(path, at_least)
-            return resize_image(image, self.load_size, exact=not self.fast_decode)
+            frame = self.old_size
+            if frame == "image":  # with `at_least`, the image may be shrunk already
+                frame = image.size[::-1] if at_least is None else read_image_size(path)[0]
+            return resize_image(image, self.load_size, exact=not self.fast_decode), frame
         except UserError as error:
             raise UserError(
                 f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: "
@@ -415,8 +455,9 @@ class PairDataset(Dataset):
                 + "".join(f" (nor {name})" for name in names[1:])
                 + f"; tables there: {others}"
             )
-        if len(found) > 1 and not filecmp.cmp(*found, shallow=False):
-            raise UserError(f"{found[0]} and {found[1]} differ; keep the one that is meant")
+        for other in found[1:]:
+            if not filecmp.cmp(found[0], other, shallow=False):
+                raise UserError(f"{found[0]} and {other} differ; keep the one that is meant")
         return found[0]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.annotations import list_images
+from data.image_names import list_images
 from data.preparation import run_in_parallel
 from util.errors import UserError
 from util.images import read_image, resize_image, save_image

@@ -14,6 +14,7 @@ from PIL import Image
 
 from data.body_mask import disc_body_mask
 from data.tfrecords import Feature
+from util.images import is_plain
 
 KEYPOINT_COUNT = 18
 
@@ -321,11 +322,12 @@ def stored_image(file_content: bytes, image: Image.Image) -> bytes:
         image: RGB, as the data set reads it, of the stored size.
 
     Returns:
-        `file_content` when it is an RGB JPEG or PNG of that size; else `image` as PNG.
+        `file_content` when it is an RGB JPEG or PNG of that size that other readers show as it is
+        (no orientation, no transparent colour); else `image` as PNG.
     """
     with Image.open(io.BytesIO(file_content)) as opened:
         is_stored_form = opened.format in ("JPEG", "PNG") and opened.mode == "RGB"
-        if is_stored_form and opened.size == image.size:
+        if is_stored_form and opened.size == image.size and is_plain(opened):
             return file_content
     encoded = io.BytesIO()
     image.save(encoded, "PNG")

@@ -25,6 +25,14 @@ def size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
+def frame(text: str) -> tuple[int, int] | str:
+    """Read the frame of key points: a size, or "image" for each image's own.
+
+    Raises argparse.ArgumentTypeError otherwise.
+    """
+    return "image" if text.strip().lower() == "image" else size(text)
+
+
 def scale_range(text: str) -> tuple[float, float]:
     """Read a range of scale factors: "0.95,1.05"; one number stands for both ends ("1": none).
 

@@ -1,55 +1,150 @@
 """Reading, resizing, converting and writing images; the one place where pixels meet files."""
 
+import contextlib
 import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from util.errors import UserError
 from util.files import written_whole
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+# What Pillow reads wherever it is installed; of several frames in a file, the first.
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+    ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga",
+))  # fmt: skip
 
 # Modes with more than 8 bits a channel: Pillow would clip them to white instead of scaling them.
 _WIDE_MODES = ("I", "F")
+_ORIENTATION = 0x0112  # EXIF: how a viewer turns the picture
+_TURNED = (5, 6, 7, 8)  # by 90°: width and height change places
+
+_reading = threading.local()
+_told: set[str] = set()
 
 
 def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Read an image file as 8-bit RGB, fully decoded.
+    """Read an image file as 8-bit RGB, fully decoded, upright, without the file's other contents.
 
-    Grey images are repeated over the channels, transparency is dropped. An EXIF orientation is
-    ignored: key points refer to the pixels as they are stored.
+    Grey images are repeated over the channels; what is transparent is blended on white. A picture
+    with an EXIF orientation is turned upright, which is said once on stderr. Colour profiles are
+    not applied.
 
     With `at_least`, (height, width), a JPEG may come shrunk by 2, 4 or 8, to that size or more:
     its decoder shrinks blocks in the frequency domain, which is fast but not the same pixels as
     decoding all and resizing then.
 
-    Raises UserError naming the file when it is missing, is no image, is cut off, or has more
-    than 8 bits a channel.
+    Raises UserError naming the file when it is missing, is empty, is no image, is cut off, or has
+    more than 8 bits a channel.
     """
+    with _opened(path) as image:
+        if image.mode.startswith(_WIDE_MODES) or _has_wide_channels(image):
+            raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
+        if at_least is not None:
+            turned = image.format == "JPEG" and _orientation(image) in _TURNED
+            image.draft(None, at_least if turned else at_least[::-1])
+        image.load()
+        if _orientation(image) != 1:  # after loading: TIFFs are turned by then
+            tell_turned(path)
+            image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            picture = image.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            image = Image.alpha_composite(white, picture)
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        image.info.clear()  # Pillow would write profiles and transparent colours into results
+        return image
+
+
+def read_image_size(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
+    """Read from its header alone the (height, width) that `read_image` gives an image.
+
+    Returns:
+        The size; and whether the stored picture is turned by 90° to get there.
+
+    Raises UserError as `read_image`, as far as the header shows it.
+    """
+    with _opened(path) as image:
+        # A PNG may have its orientation at its end: looking for it would decode the picture.
+        readable = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        turned = readable and _orientation(image) in _TURNED
+        return (image.size if turned else image.size[::-1]), turned
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image; what goes wrong with it is a UserError, and Pillow's warnings name it."""
+    _reading.path = path
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(_WIDE_MODES) or _has_wide_channels(image):
-                raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
-            if at_least is not None:
-                image.draft(None, at_least[::-1])
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            yield image
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds for a broken file
+        is_file = isinstance(path, str | os.PathLike) and os.path.isfile(path)
+        if is_file and os.path.getsize(path) == 0:
+            raise UserError(f"{path}: is empty (0 bytes); copy it again") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+    finally:
+        _reading.path = None
+
+
+def _named_warning(message: Warning | str, *rest: Any, **named: Any) -> None:
+    """Show a warning, with the image that this thread is reading, where it is."""
+    path = getattr(_reading, "path", None)
+    if path is None:
+        _show_warning(message, *rest, **named)
+    else:
+        print(f"warning: {path}: {message}", file=sys.stderr, flush=True)
+
+
+_show_warning, warnings.showwarning = warnings.showwarning, _named_warning
+
+
+def tell_turned(path: str | os.PathLike) -> None:
+    """Say once that pictures are turned upright."""
+    if "turned" not in _told:
+        _told.add("turned")
+        print(
+            f"{path}: turned upright, as its EXIF orientation says, and so are others like it: "
+            "key points must be those of the upright picture",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether an opened image has neither an orientation nor transparency."""
+    return _orientation(image) == 1 and not image.has_transparency_data
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data: viewers show the picture as it is stored
+        return 1
+    return value if value in range(2, 9) else 1
 
 
 def _has_wide_channels(image: Image.Image) -> bool:
-    """Whether Pillow would cut the 16 bits of a colour channel to 8 without a word."""
-    return any(";16" in str(tile[3]) for tile in image.tile)
+    """Whether Pillow would cut the 16 bits of a colour channel to 8 without a word.
+
+    `RGB;16B` has 16 bits a channel, `BGR;16` a pixel.
+    """
+    return any(re.search(r";16[BLNS]", str(tile[3])) for tile in image.tile)
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], exact: bool = True) -> Image.Image:

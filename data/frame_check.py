@@ -1,0 +1,286 @@
+"""Whether key points fit the frame that they are said to be in, and what frame would fit them.
+
+A wrong frame shows in no single row: the programs run, and every pose is beside its person.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from util.errors import UserError
+
+# (height, width) in pixels, or each image's own size.
+Frame = tuple[int, int] | Literal["image"]
+
+# Of the published annotations a few lie a little outside their frame (1 of 295, by 5 %).
+# From this share of images on, or so far outside, it is a mistake: a wrong frame, or a wrong row.
+_OUTSIDE_SHARE = 0.01
+FAR_OUTSIDE = 1.25
+# With so many it is the frame, and going on without those rows would scale the others wrongly.
+# DeepFashion's key points in a frame of 256×256, taken for 256×176: 27 and 34 % of two samples.
+_WRONG_FRAME_SHARE = 0.1
+_WRONG_FRAME_COUNT = 5
+# People that reach no further than this share of the frame, in so many images, are worth a notice.
+_REACHED_SHARE = 0.8
+_REACHED_COUNT = 100
+# A frame seems right where people reach this far down and are this near to its middle, as shares
+# of its height and width. Published tables: at least 0.98, and within 0.02 of it.
+_REACHED_AT_LEAST = 0.65
+_OFF_CENTRE = 0.12
+_NORMALISED = 1.5  # pixels; all key points of a person within the first two are in [0, 1] instead
+_SAME_ASPECT = 1.1
+_FEW = 3  # images, in which no chance of poses makes another frame seem right
+_TRUST = "if all is right as it is, say so with --trust_keypoints"
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """(height, width) of an image as it is read, and whether the stored one is turned for that."""
+
+    size: tuple[int, int]
+    turned: bool
+
+
+def check_frame(
+    poses: np.ndarray,
+    frame: Frame,
+    load_size: tuple[int, int] | None,
+    sizes: list[ImageSize | None],
+    places: list[str],
+    path: Path,
+    skip_bad_samples: bool,
+) -> tuple[dict[int, str], list[str]]:
+    """Find the poses [N, K, 2] that do not fit the frame, and what the user should be told.
+
+    Args:
+        poses: (x, y) of the key points, NaN = missing.
+        frame: that they are said to be in.
+        load_size: (height, width) that images get; None: not looked at.
+        sizes: of the first images, as many as were looked at; None = unreadable.
+        places: of the annotations, for messages.
+        path: of their table.
+        skip_bad_samples: whether single bad poses are left out.
+
+    Returns:
+        By position: why a pose cannot be used. And notices.
+
+    Raises:
+        UserError: the frame, rather than single poses, seems to be wrong.
+    """
+    some = np.flatnonzero(np.isfinite(poses).any(axis=(1, 2)))
+    if not len(some):
+        return {}, []
+    seen = np.array([k for k in some if k < len(sizes) and sizes[k] is not None], dtype=np.int64)
+    images = _Images(
+        poses[seen],
+        np.array([sizes[k].size for k in seen], dtype=np.float64).reshape(-1, 2),
+        any(sizes[k].turned for k in seen),
+    )
+    _check_load_size(images, load_size)
+    reasons = _check_normalised(poses, some, frame, places, path)
+    rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
+    if frame == "image":
+        rest = np.intersect1d(rest, seen)  # the others are checked when they are read
+    if not len(rest):
+        return reasons, []
+    more, notices = _check_outside(
+        poses, rest, frame, sizes, places, path, skip_bad_samples, images
+    )
+    return reasons | more, notices
+
+
+@dataclass
+class _Images:
+    """The images whose sizes are known.
+
+    Attributes:
+        poses: [n, K, 2].
+        sizes: [n, 2], (height, width).
+        turned: whether some are stored lying on their side.
+    """
+
+    poses: np.ndarray
+    sizes: np.ndarray
+    turned: bool
+
+    @property
+    def is_one_size(self) -> bool:
+        return len(self.sizes) > 0 and bool((self.sizes == self.sizes[0]).all())
+
+    @property
+    def aspects(self) -> np.ndarray:
+        """Height by width."""
+        return self.sizes[:, 0] / self.sizes[:, 1]
+
+    def better_frame(self, frame: Frame) -> str:
+        """Advice that makes the key points fit, as far as the images show it; else nothing."""
+        if not len(self.poses) or self.fits(frame):
+            return ""
+        own = "image"
+        if self.is_one_size:
+            own = tuple(self.sizes[0].astype(int).tolist())
+        if own != frame and self.fits(own):
+            text = own if own == "image" else f"{own[0]},{own[1]}"
+            whose = "each image's own pixels" if own == "image" else "the pixels of the images"
+            return f"they fit {whose}: --old_size {text}"
+        if self.turned and self.fits(own, self.sizes[:, ::-1]):
+            return (
+                "they fit the images as they are stored, before their EXIF orientation is applied: "
+                "turn the key points, or save the images without the orientation"
+            )
+        if frame != "image":
+            height, width = frame
+            near = _ratio(self.aspects, width / height) < _SAME_ASPECT
+            if height != width and near.all() and self.fits((width, height)):
+                return f"its width and height are swapped: --old_size {width},{height}"
+        if self.is_one_size and own != "image":
+            side = max(own)
+            moved = self.poses - ((side - own[1]) / 2, (side - own[0]) / 2)
+            if min(own) < side and _fits(moved, np.array([own], dtype=np.float64)):
+                axis, offset = (
+                    ("x", (side - own[1]) / 2) if own[1] < side else ("y", (side - own[0]) / 2)
+                )
+                return (
+                    f"they fit the images padded to {side}×{side}: subtract {offset:g} from every "
+                    f"{axis} and say --old_size {own[0]},{own[1]}"
+                )
+        return ""
+
+    def fits(self, frame: Frame, own_sizes: np.ndarray | None = None) -> bool:
+        """Whether the frame seems right (for `image`, of `own_sizes` or the images' own ones)."""
+        if frame == "image" or own_sizes is not None:
+            return _fits(self.poses, self.sizes if own_sizes is None else own_sizes)
+        return _fits(self.poses, np.array([frame], dtype=np.float64))
+
+
+def _fits(poses: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether poses [n, K, 2] lie in frames [n or 1, 2], far down and in the middle."""
+    shares = poses / sizes[:, None, ::-1]
+    outside = (np.nanmax(shares, axis=(1, 2)) > 1) | (np.nanmin(shares, axis=(1, 2)) < 0)
+    middle = np.nanmean((np.nanmin(shares[..., 0], axis=1) + np.nanmax(shares[..., 0], axis=1)) / 2)
+    return (
+        outside.sum() <= _OUTSIDE_SHARE * len(poses)
+        and bool(np.nanmax(shares[..., 1]) >= _REACHED_AT_LEAST)
+        and abs(middle - 0.5) <= _OFF_CENTRE
+    )
+
+
+def _ratio(first: np.ndarray, second: float) -> np.ndarray:
+    return np.maximum(first / second, second / first)
+
+
+def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None:
+    """Raise UserError where the images have the shape of a load size with its numbers swapped."""
+    if load_size is None or not len(images.sizes):
+        return
+    height, width = load_size
+    turned = _ratio(images.aspects, width / height) < _SAME_ASPECT
+    if turned.all() and _ratio(np.array([height / width]), width / height)[0] > _SAME_ASPECT**2:
+        first = "×".join(str(int(side)) for side in images.sizes[0])
+        raise UserError(
+            f"--load_size {height},{width} is height,width, but images are {first} (height×width): "
+            f"name --load_size {width},{height}, or turn images that lie on their side; {_TRUST}"
+        )
+
+
+def _check_normalised(
+    poses: np.ndarray, some: np.ndarray, frame: Frame, places: list[str], path: Path
+) -> dict[int, str]:
+    """Find poses whose key points are shares of the image's sides instead of pixels."""
+    if frame == (1, 1):
+        return {}
+    largest = np.nanmax(poses[some], axis=(1, 2))
+    several = np.isfinite(poses[some]).all(axis=2).sum(axis=1) > 1
+    found = some[(largest <= _NORMALISED) & several].tolist()
+    text = "key points lie in [0, 1], as shares of the image's width and height"
+    if len(found) >= max(_WRONG_FRAME_SHARE * len(some), 1):
+        if len(found) == len(some):
+            fix = "take them as such with --old_size 1,1"
+        else:
+            fix = "write all in pixels, or all as shares (--old_size 1,1)"
+        raise UserError(
+            f"{path}: {text}, those of {len(found)} of {len(some)} images, such as "
+            f"{_row_and_name(places[found[0]])}; {fix}"
+        )
+    return {k: f"{places[k]}: {text}, unlike others; write them in pixels" for k in found}
+
+
+def _check_outside(
+    poses: np.ndarray,
+    rest: np.ndarray,
+    frame: Frame,
+    sizes: list[ImageSize | None],
+    places: list[str],
+    path: Path,
+    skip_bad_samples: bool,
+    images: _Images,
+) -> tuple[dict[int, str], list[str]]:
+    if frame == "image":
+        frames = np.array([sizes[k].size for k in rest], dtype=np.float64)
+        named = "the images' own sizes (--old_size image)"
+    else:
+        frames = np.array([frame], dtype=np.float64)
+        named = f"the frame of {frame[0]}×{frame[1]} (height×width) set by --old_size"
+    reach = np.nanmax(poses[rest] / frames[:, None, ::-1], axis=1)  # [n, 2]; 1 = the last edge
+    outside = (reach > 1).any(axis=1)
+    x, y = np.nanmax(poses[rest], axis=(0, 1))
+    many = outside.sum() > _OUTSIDE_SHARE * len(rest)
+    swapped = _seem_swapped(poses[rest])
+    if swapped and (outside.any() or len(rest) >= _FEW):
+        raise UserError(
+            f"{path}: x and y seem to be swapped: people lie on their side with the head to the "
+            "left; name the columns as they are, name:keypoints_x:keypoints_y, in the header"
+            f"{' (or turn images that lie so)' if not outside.any() else ''}; {_TRUST}"
+        )
+    advice = images.better_frame(frame) if many or len(images.poses) >= _FEW else ""
+    certain = outside.sum() >= max(_WRONG_FRAME_SHARE * len(rest), _WRONG_FRAME_COUNT)
+    certain |= bool(advice)
+    if many and (certain or not skip_bad_samples):
+        raise UserError(
+            f"{path}: key points reach x = {x:g}, y = {y:g}, outside {named}, those of "
+            f"{outside.sum()} of {len(rest)} images, such as "
+            f"{_row_and_name(places[rest[outside][0]])}; "
+            + (advice or "name the frame they were made in with --old_size height,width")
+            + ("" if certain else ", mend such rows, or leave them out with --skip_bad_samples")
+        )
+    if advice:
+        raise UserError(
+            f"{path}: key points reach x = {x:g}, y = {y:g}, and do not fit {named}; {advice}; "
+            f"{_TRUST}"
+        )
+    notices = []
+    reaches_little = not outside.any() and (reach.max(axis=0) < _REACHED_SHARE).any()
+    if reaches_little and len(rest) >= _REACHED_COUNT:
+        notices.append(
+            f"{path}: key points reach only x = {x:g}, y = {y:g} in {named}: is that the frame "
+            "they were made in?"
+        )
+    is_bad = outside if many else (reach > FAR_OUTSIDE).any(axis=1)
+    reasons = {}
+    for k in rest[is_bad].tolist():
+        reach_x, reach_y = np.nanmax(poses[k], axis=0)
+        reasons[k] = (
+            f"{places[k]}: key points reach x = {reach_x:g}, y = {reach_y:g}, outside {named}"
+        )
+    kept = rest[outside & ~is_bad].tolist()
+    if kept:
+        notices.append(
+            f"key points of {len(kept)} images lie a little outside {named}; kept, the first: "
+            f"{places[kept[0]]}"
+        )
+    return reasons, notices
+
+
+def _seem_swapped(poses: np.ndarray) -> bool:
+    """Whether nearly all people have their nose (key point 0 of all orders) left of their body."""
+    with_nose = poses[np.isfinite(poses[:, 0]).all(axis=1)]
+    if not len(with_nose):
+        return False
+    x, y = (np.nanmean(with_nose, axis=1) - with_nose[:, 0]).T
+    return bool((x > np.abs(y)).mean() > 0.8)
+
+
+def _row_and_name(place: str) -> str:
+    return place[place.rindex(", row ") + 2 :]
