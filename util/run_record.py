@@ -26,8 +26,8 @@ _PATHS = ("dataroot", "vgg_weights")
 
 
 def option_texts(options: argparse.Namespace) -> dict[str, str]:
-    """The options as train_opt.txt has them, for the training state."""
-    return {name: str(value) for name, value in vars(options).items()}
+    """The options that the trained weights follow from, as train_opt.txt has them."""
+    return {name: str(value) for name, value in vars(options).items() if name not in _UNTOLD}
 
 
 def changes(
@@ -49,7 +49,7 @@ def changes(
     now = option_texts(options)
     differing = [
         name
-        for name in sorted(before.keys() & now.keys() - _UNTOLD)
+        for name in sorted(before.keys() & now.keys())
         if before[name] != now[name] and not _same_path(name, before[name], now[name])
     ]
     for name in [*INPUT_OPTIONS, *shaping_options(options.model)]:
