@@ -147,11 +147,11 @@ def import_checkpoint(
             f"{folder} holds an experiment already: choose another --name, or replace its latest "
             "checkpoint with --overwrite"
         )
-    others = {model for model in models_of(folder).values()} - {"pg2", None}
+    others = set(models_of(folder).values()) - {"pg2", None}
     if others:
         raise UserError(
-            f"{folder} holds checkpoints of --model={others.pop()}, which --overwrite would mix with "
-            "those of PG2: choose another --name"
+            f"{folder} holds checkpoints of --model={others.pop()}, with which --overwrite would "
+            "mix those of PG2: choose another --name"
         )
     converted = convert_checkpoint(prefix)
     with RunLock(folder):
