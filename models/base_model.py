@@ -66,7 +66,7 @@ class TrainingStart:
         iteration: the last finished iteration; 0 at the start of a stage.
         earlier_model: the stage that wrote the checkpoint, if it is another one.
         networks: the networks that were loaded; others start fresh.
-        run: what `BaseModel.save` was given as `run`, for a stage that goes on.
+        run: what `BaseModel.save` was given as `run`.
     """
 
     lines: list[str]
@@ -88,6 +88,7 @@ class BaseModel(ABC):
             parts of itself, as from an earlier stage.
 
         network_options: the options that shape the networks, for messages.
+        earlier_stage: the model whose checkpoint this one is to start from, if there is one.
 
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
@@ -97,6 +98,7 @@ class BaseModel(ABC):
 
     required_networks: ClassVar[tuple[str, ...]] = ("G",)
     network_options: ClassVar[str] = "--model"
+    earlier_stage: ClassVar[str | None] = None
     # What takes back what a step has done so far; None outside of `step`.
     _undo: list[Callable[[], object]] | None = None
 
@@ -432,7 +434,12 @@ class BaseModel(ABC):
             return TrainingStart([*lines, fresh], networks=loaded)
         if state["model"] != self.options.model:
             fresh = f"optimisers: start fresh, the checkpoint is of --model={state['model']}"
-            return TrainingStart([*lines, fresh], earlier_model=state["model"], networks=loaded)
+            return TrainingStart(
+                [*lines, fresh],
+                earlier_model=state["model"],
+                networks=loaded,
+                run=state.get("run", {}),
+            )
         for name, optimizer in self.optimizers.items():
             rates = [group["initial_lr"] for group in optimizer.param_groups]
             is_fused = optimizer.defaults.get("fused")

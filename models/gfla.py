@@ -32,14 +32,14 @@ GENERATOR_LAYERS = 3  # stages of the source and target networks; attention live
 
 def _layers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return sorted(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"got '{text}', expected layers such as 2,3") from None
 
 
 def _kernel_sizes(text: str) -> dict[int, int]:
     try:
-        pairs = [tuple(map(int, part.split("="))) for part in text.split(",")]
+        pairs = sorted(tuple(map(int, part.split("="))) for part in text.split(","))
         sizes = dict(pairs)
     except ValueError:
         raise argparse.ArgumentTypeError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from models.networks.pg2_names import Rearrange, tensorflow_weights
 from util.checkpoints import save_checkpoint
 from util.errors import UserError
 from util.files import written_whole
-from util.run_folder import holds_run
+from util.network_record import write_network_record
+from util.run_folder import holds_run, models_of
 from util.run_lock import RunLock
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
 
@@ -52,6 +54,18 @@ class ConvertedCheckpoint:
     iteration: int | None
     networks: dict[str, dict[str, Tensor]]
     unused: dict[str, list[str]]
+
+    def record(self) -> dict[str, Any]:
+        """What network.json says of it."""
+        widths = {name: value for name, value in self.options.items() if name != "ndf"}
+        return {
+            "model": "pg2",
+            "dataset_mode": self.layout,
+            "load_size": LAYOUTS[self.layout].size,
+            "pose_encoding": "disc",
+            "layout": self.layout,
+            **widths,
+        }
 
     def lines(self) -> list[str]:
         """Say what was found and what not used, for the user."""
@@ -133,9 +147,16 @@ def import_checkpoint(
             f"{folder} holds an experiment already: choose another --name, or replace its latest "
             "checkpoint with --overwrite"
         )
+    others = set(models_of(folder).values()) - {"pg2", None}
+    if others:
+        raise UserError(
+            f"{folder} holds checkpoints of --model={others.pop()}, with which --overwrite would "
+            "mix those of PG2: choose another --name"
+        )
     converted = convert_checkpoint(prefix)
     with RunLock(folder):
         save_checkpoint(folder, "latest", converted.networks)
+        write_network_record(folder, converted.record())
         with written_whole(folder / "import.txt") as temporary:
             text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
             temporary.write_text(text, encoding="utf-8")

@@ -30,6 +30,8 @@ LOSS_WEIGHTS = (
 class PoseModel(GFLAModel):
     """Generates the person in the target pose; starts from stage 1's flow estimator."""
 
+    earlier_stage = "poseflownet"
+
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:
         """Add the options of stage 2."""
@@ -60,6 +62,17 @@ class PoseModel(GFLAModel):
         group = parser.add_argument_group("loss weights")
         for name, default, text in LOSS_WEIGHTS:
             group.add_argument(name, type=non_negative_float, default=default, help=text)
+
+    @staticmethod
+    def notes(options: argparse.Namespace) -> list[str]:
+        """Say so when there is no stage 1 to start from."""
+        notes = GFLAModel.notes(options)
+        if not options.continue_train and not options.init_from:
+            notes.append(
+                "the flow estimator starts from RANDOM weights, without stage 1: train "
+                "--model=poseflownet first, then this with --continue_train or --init_from=RUN"
+            )
+        return notes
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)

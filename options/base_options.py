@@ -5,15 +5,21 @@ chosen model and dataset bring themselves (`add_options` of each class).
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
 from options.parser import Parser
 from util.argument_types import folder_name, non_negative_int, seed
 from util.device import cpu_cores
+from util.errors import UserError
+from util.network_record import FILE_NAME, as_argument, read_network_record
+
+# What the networks read; with the model's own options that both programs have, what they are.
+INPUT_OPTIONS = ("load_size", "pose_encoding", "structure_nc", "image_nc")
 
 
 def _gpu_ids(text: str) -> list[int]:
@@ -72,24 +78,104 @@ def build_parser(
         add_program_options: called with the parser, adds the program's own options.
 
     Raises:
-        UserError: unknown model or dataset mode.
+        UserError: unknown model or dataset mode, or a network.json that cannot be read.
+
+    The network.json of the run that is to be loaded gives the defaults of what it names.
     """
     first = Parser(add_help=False)
     add_base_options(first)
+    add_program_options(first)
+    default_model = first.get_default("model")
+    first.set_defaults(model=None)
     chosen, _ = first.parse_known_args(arguments)
+    folder = folder_to_load(chosen, is_train)
+    record = read_network_record(folder) if folder else {}
+    if chosen.model is None:  # training may begin the next stage, which the record does not know
+        chosen.model = default_model if is_train else record.get("model", default_model)
     model, dataset = find_model(chosen.model), find_dataset(chosen.dataset_mode)
     parser = Parser(prog=program, add_help=False)
     add_base_options(parser)
     add_program_options(parser)
     model.add_options(parser, is_train)
     dataset.add_options(parser, is_train)
-    for part in (dataset, model):
-        given, _ = parser.parse_known_args(arguments)
-        parser.set_defaults(**part.option_defaults(given, is_train))
+    parser.set_defaults(model=chosen.model)
+    _set_part_defaults(parser, (dataset, model), arguments, is_train)
+    if record:
+        recorded = _recorded_values(parser, record, folder, chosen.dataset_mode)
+        usual = {name: parser.get_default(name) for name in recorded}
+        parser.set_defaults(**recorded)  # twice: other defaults may depend on them
+        _set_part_defaults(parser, (dataset, model), arguments, is_train)
+        parser.set_defaults(**recorded)
+        parser.check = partial(_check_against_record, folder, recorded, usual)
     # Last, so that reading the command line above does not answer it, and it shows those defaults.
     parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
     parser.explain_unknown = partial(_explain_unknown, chosen, is_train)
     return parser
+
+
+def folder_to_load(options: argparse.Namespace, is_train: bool) -> Path | None:
+    """Folder of the run whose weights the program loads; None where training starts afresh."""
+    if is_train and options.init_from:
+        return Path(options.checkpoints_dir) / options.init_from[0]
+    return run_folder(options) if not is_train or options.continue_train else None
+
+
+def _set_part_defaults(
+    parser: Parser, parts: tuple[Any, ...], arguments: list[str] | None, is_train: bool
+) -> None:
+    for part in parts:
+        given, _ = parser.parse_known_args(arguments)
+        parser.set_defaults(**part.option_defaults(given, is_train))
+
+
+def _recorded_values(
+    parser: Parser, record: Mapping[str, str], folder: Path, dataset_mode: str
+) -> dict[str, Any]:
+    """Values of network.json by the name of the option, for those that the program has."""
+    left_out = {"model", "dataset_mode"}
+    if record.get("dataset_mode") != dataset_mode:
+        left_out.add("old_size")  # the frame of another data set's key points
+    texts = {name: text for name, text in record.items() if name not in left_out}
+    try:
+        known, _ = parser.parse_known_args([f"--{name}={text}" for name, text in texts.items()])
+    except UserError as error:
+        raise UserError(f"{folder / FILE_NAME}: {error}; move the file away") from None
+    return {name: getattr(known, name) for name in texts if hasattr(known, name)}
+
+
+def _check_against_record(
+    folder: Path, recorded: Mapping[str, Any], usual: Mapping[str, Any], options: argparse.Namespace
+) -> None:
+    """Refuse options that contradict network.json; say what it makes another than usual."""
+    path = folder / FILE_NAME
+    for name, value in recorded.items():
+        got = getattr(options, name)
+        if got != value and name != "old_size":  # which depends on the data, not on the weights
+            raise UserError(
+                f"--{name}: got {as_argument(got)}, but the weights in {folder} were trained with "
+                f"{as_argument(value)} ({path.name}): leave it out, or choose another --name"
+            )
+        if got == value != usual[name] and usual[name] is not None:
+            print(f"--{name}={as_argument(value)}: from {path}")
+
+
+def network_record(options: argparse.Namespace) -> dict[str, Any]:
+    """What network.json keeps of parsed options: what the weights are, and what they read."""
+    names = ("model", "dataset_mode", *INPUT_OPTIONS, "old_size", *shaping_options(options.model))
+    return {name: getattr(options, name) for name in names}
+
+
+def shaping_options(model: str) -> list[str]:
+    """Names of a model's own options that training and testing share: they shape its networks."""
+
+    def names(is_train: bool) -> list[str]:
+        parser = Parser(add_help=False)
+        common = {action.dest for action in parser._actions}
+        find_model(model).add_options(parser, is_train)
+        return [action.dest for action in parser._actions if action.dest not in common]
+
+    shared = set(names(is_train=False))
+    return [name for name in names(is_train=True) if name in shared]
 
 
 def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> str | None:

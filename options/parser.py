@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         explain_unknown: given a flag that this parser does not know, says whose it is, or None.
+        check: called by `parse_all` with the options; raises UserError for what they contradict.
     """
 
     in_use: ClassVar["Parser | None"] = None  # the one whose options the program runs with
@@ -45,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
         self.explain_unknown: Callable[[str], str | None] = lambda flag: None
+        self.check: Callable[[argparse.Namespace], None] = lambda options: None
         self.add_argument(
             DEBUG, action="store_true", help="show where in the program an error arose, too"
         )
@@ -74,13 +76,14 @@ class Parser(argparse.ArgumentParser):
         """Parse and refuse unknown options, naming the nearest known one.
 
         Raises:
-            UserError: an unknown option, or a value that does not fit its option.
+            UserError: an unknown option, a value that does not fit its option, or `check`'s.
         """
         Parser.in_use = self
         _interrupt_as_usual()
         options, unknown = self.parse_known_args(arguments)
         if unknown:
             raise UserError(self._unknown_message(unknown))
+        self.check(options)
         return options
 
     def _unknown_message(self, unknown: list[str]) -> str:

@@ -10,9 +10,11 @@ from util.argument_types import (
     port,
     positive_float,
     positive_int,
+    run_and_label,
     server_address,
 )
 from util.display import check_dashboard
+from util.errors import UserError
 from util.precision import add_device_options
 
 
@@ -25,6 +27,18 @@ def add_train_options(parser: Parser) -> None:
         "--continue_train",
         action="store_true",
         help="go on from the checkpoint of --name (stage 2 starts from stage 1's)",
+    )
+    group.add_argument(
+        "--init_from",
+        type=run_and_label,
+        metavar="RUN[:LABEL]",
+        help="go on from the checkpoint of another run, under the new --name [stage 1's where "
+        "stage 2 is to start, else latest]",
+    )
+    group.add_argument(
+        "--from_scratch",
+        action="store_true",
+        help="train stage 2 without a stage 1, though --name holds one, which is moved aside",
     )
     group.add_argument(
         "--iter_count", type=positive_int, default=1, help="number of the first iteration"
@@ -170,5 +184,23 @@ def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespac
         UserError: unknown, malformed or contradictory options.
     """
     options = finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
+    _check_start(options)
     check_dashboard(options)  # before an earlier run is moved aside
     return options
+
+
+def _check_start(options: argparse.Namespace) -> None:
+    """Refuse to start from two places at once."""
+    ways = [name for name in ("continue_train", "init_from", "from_scratch") if vars(options)[name]]
+    if len(ways) > 1:
+        raise UserError(f"--{ways[0]} and --{ways[1]}: give one of them")
+    if options.init_from and options.which_iter != "latest":
+        raise UserError(
+            f"--which_iter: with --init_from the label stands behind the run: "
+            f"--init_from={options.init_from[0]}:{options.which_iter}"
+        )
+    if options.init_from and options.init_from[0] == options.name:
+        raise UserError(
+            "--init_from: is the run of --name itself; give another --name, or go on in it with "
+            "--continue_train --which_iter=LABEL"
+        )

@@ -430,10 +430,18 @@ def test_resuming_with_another_network_is_one_message(runs, tiny_market, tmp_pat
 def test_a_flow_estimator_of_other_layers_is_refused(runs, tiny_market, tmp_path):
     """Stage 2 would otherwise train on with untrained flow heads."""
     shutil.copytree(runs.stage_1_folder, tmp_path / "person")
-    process = run_here(
+    command = [
         "train.py", *TRAINING, *QUIET, *places(tiny_market, tmp_path), "--model=pose",
         "--continue_train", "--niter=1", "--attn_layer=2,3", "--kernel_size=2=3,3=3",
-    )  # fmt: skip
+    ]  # fmt: skip
+    process = run_here(*command)
+    assert_one_line_error(process, "--attn_layer: got 2,3", "with 2 (network.json)")
+    (tmp_path / "person" / "network.json").unlink()
+    (tmp_path / "person" / "train_opt.txt").unlink()
+    state = weights(tmp_path / "person" / "latest_state.pth")
+    del state["run"]["options"]  # as earlier versions saved it
+    save_file(state, tmp_path / "person" / "latest_state.pth")
+    process = run_here(*command)
     assert_one_line_error(process, "latest_state.pth, network G", "flow_net", "--attn_layer")
 
 

@@ -153,6 +153,15 @@ def folder_name(text: str) -> str:
     return text
 
 
+def run_and_label(text: str) -> tuple[str, str | None]:
+    """Read RUN or RUN:LABEL, a run's name and one of its checkpoints; without a label, None.
+
+    Raises argparse.ArgumentTypeError for a name that is none.
+    """
+    name, _, label = text.partition(":")
+    return folder_name(name), label or None
+
+
 def boolean(text: str) -> bool:
     """Read a yes/no value, for options that are on by default (`--use_spect_d false`).
 

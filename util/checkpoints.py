@@ -235,6 +235,18 @@ def load_training_state(path: Path) -> dict | None:
     return state
 
 
+def read_model(path: Path) -> str | None:
+    """The model that a training state is of; None without the file, or where it cannot tell."""
+    try:
+        # Mapped, not read: a state holds gigabytes, and this is asked of every one in a folder.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return str(state["model"])
+    except MemoryError:
+        raise
+    except Exception:  # told when it is loaded; here it is one of several files
+        return None
+
+
 def network_source(state_path: Path, key: str) -> str:
     """How reports and messages name a network within a training state."""
     return f"{state_path}, network {key}"

@@ -1,14 +1,19 @@
 """What happens to an experiment's folder around the training itself."""
 
 import argparse
+import filecmp
+import os
 import re
 import shutil
 from pathlib import Path
 
-from options.base_options import options_text, run_folder
+from options.base_options import network_record, options_text, run_folder
+from util.checkpoints import read_model
 from util.errors import UserError
 from util.files import written_whole
+from util.network_record import read_network_record, write_network_record
 
+_SAVED = re.compile(r"(?P<label>latest|\d+)_(net_.+|state)\.pth")
 _NUMBERED = re.compile(r"(\d+)_(net_.+|state)\.pth")
 
 
@@ -18,24 +23,100 @@ def holds_run(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def prepare_folder(options: argparse.Namespace) -> Path:
-    """The experiment's folder, made if need be, with train_opt.txt written.
+def models_of(folder: Path) -> dict[str, str | None]:
+    """The models that wrote the checkpoints a run goes on to overwrite, by label.
+
+    Labels are `latest` and numbers; what is kept of an earlier stage is none of them. The model is
+    None where neither a state nor network.json tells it.
+    """
+    found = filter(None, (_SAVED.fullmatch(path.name) for path in folder.glob("*.pth")))
+    by_record = read_network_record(folder).get("model")
+    return {
+        label: read_model(folder / f"{label}_state.pth") or by_record
+        for label in sorted({match["label"] for match in found})
+    }
+
+
+def kept_label(folder: Path, model: str | None) -> str | None:
+    """Label under which the newest checkpoint of an earlier stage is kept, if it is."""
+    label = f"{model}_latest"
+    return label if model and any(folder.glob(f"{label}_net_*.pth")) else None
+
+
+def check_fresh_start(options: argparse.Namespace, earlier_stage: str | None) -> None:
+    """Refuse a fresh run of a stage that would move aside the stage it is to start from.
+
+    Args:
+        options: parsed options of train.py.
+        earlier_stage: the model whose weights this one starts from, if any.
+
+    Raises:
+        UserError: that stage lies under --name, and --from_scratch is not given.
+    """
+    folder = run_folder(options)
+    if options.continue_train or options.init_from or options.from_scratch or not earlier_stage:
+        return
+    kept = kept_label(folder, earlier_stage)
+    holders = models_of(folder).values()
+    if earlier_stage not in holders and not kept:
+        return
+    ways = "--continue_train starts from it"
+    if kept:
+        ways = f"--continue_train --which_iter={kept} starts from it"
+        if options.model in holders:
+            ways = f"--continue_train goes on with --model={options.model}, {ways}"
+    raise UserError(
+        f"{folder} holds --model={earlier_stage}, which would be moved aside, and "
+        f"--model={options.model} would train without it: {ways}, --from_scratch does without"
+    )
+
+
+def check_owner(options: argparse.Namespace, earlier_stage: str | None) -> None:
+    """Refuse to go on in a folder whose checkpoints are of a model that would be overwritten.
+
+    Args:
+        options: parsed options of train.py with --continue_train.
+        earlier_stage: the model whose checkpoints this one may start from, if any.
+
+    Raises:
+        UserError: naming the ways out.
+    """
+    folder, model = run_folder(options), options.model
+    allowed = (model, earlier_stage, None)
+    other = next((found for found in models_of(folder).values() if found not in allowed), None)
+    if other is None:
+        return
+    label = kept_label(folder, model)
+    if options.which_iter != "latest":
+        label = options.which_iter
+    elsewhere = f" with --init_from={options.name}:{label}" if label else ""
+    raise UserError(
+        f"{folder} holds checkpoints of --model={other}, which --model={model} would overwrite: "
+        f"go on with --model={other}, or train --model={model} under another --name{elsewhere} "
+        "without --continue_train"
+    )
+
+
+def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None) -> Path:
+    """The experiment's folder, made if need be, with train_opt.txt and network.json written.
 
     A fresh run never overwrites an earlier one: without --continue_train a folder that holds
     checkpoints or a log is renamed to NAME.earlier-N first, and that is said. With it, the options
     are added to those of the earlier stages.
+
+    Args:
+        options: parsed options of train.py.
+        earlier_model: with --continue_train: the stage from whose checkpoint this one starts.
 
     Raises:
         UserError: the folder cannot be made or written.
     """
     folder = run_folder(options)
     try:
-        if holds_run(folder) and not options.continue_train:
-            number = 1
-            while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
-                number += 1
-            folder.rename(earlier)
-            print(f"{folder} held an earlier run: moved to {earlier}")
+        if not options.continue_train and holds_run(folder):
+            move_aside(folder)
+        elif options.continue_train and earlier_model:
+            keep_stage(folder, earlier_model)
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "train_opt.txt", "a", encoding="utf-8") as file:
             file.write(options_text(options))
@@ -43,26 +124,69 @@ def prepare_folder(options: argparse.Namespace) -> Path:
         raise UserError(
             f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
         ) from error
+    write_network_record(folder, network_record(options))
     return folder
+
+
+def move_aside(folder: Path) -> Path:
+    """Rename an earlier run's folder to NAME.earlier-N, and say so; gives the new path."""
+    number = 1
+    while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
+        number += 1
+    folder.rename(earlier)
+    print(f"{folder} held an earlier run: moved to {earlier}")
+    return earlier
 
 
 def keep_stage(folder: Path, model: str) -> None:
     """Keep the checkpoints of the stage before, whose file names the next stage uses again.
 
     `<label>_net_<key>.pth` gets the second name `<model>_<label>_net_<key>.pth`, the state file
-    likewise, so that `--which_iter=<model>_<label>` loads it.
+    likewise, so that `--which_iter=<model>_<label>` loads it. Where anything else lies there, an
+    earlier attempt at the next stage or other files under the kept names, the folder is moved aside
+    as by a fresh run, and a new one made with the kept checkpoints alone.
+
+    Args:
+        folder: the experiment's folder.
+        model: the stage before; only checkpoints that are told to be of it are kept.
 
     Raises:
-        UserError: they cannot be copied (full disk).
+        OSError, UserError: files cannot be written (full disk).
     """
-    for path in [*folder.glob("*_net_*.pth"), *folder.glob("*_state.pth")]:
-        label, kept = path.name.split("_")[0], folder / f"{model}_{path.name}"
-        if label == "latest":  # stays until the next stage has saved its own
-            with written_whole(kept) as temporary:
-                shutil.copy2(path, temporary)
-        elif label.isdecimal():
-            path.replace(kept)
+    owners = models_of(folder)
+    kept = {path.name: path for path in folder.glob(f"{model}_*.pth")}
+    own = {
+        f"{model}_{path.name}": path
+        for path in folder.glob("*.pth")
+        if (match := _SAVED.fullmatch(path.name)) and owners[match["label"]] == model
+    }
+    has_others = any(owner != model for owner in owners.values())
+    if has_others or any(
+        name in kept and not filecmp.cmp(path, kept[name], shallow=False)
+        for name, path in own.items()
+    ):
+        earlier = move_aside(folder)
+        folder.mkdir()
+        for name, path in {**kept, **own}.items():
+            _second_name(earlier / path.name, folder / name)
+    else:
+        for name, path in own.items():
+            if path.name.startswith("latest_"):  # stays until the next stage has saved its own
+                _second_name(path, folder / name)
+            else:
+                path.replace(folder / name)
     print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Give a file that is only ever replaced, never changed, a second name; else copy it."""
+    if other.exists():
+        return
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without links
+        with written_whole(other) as temporary:
+            shutil.copy2(path, temporary)
 
 
 def drop_old_checkpoints(folder: Path, keep: int | None, saved: int) -> None:

@@ -43,7 +43,7 @@ class RunLog:
         self._failing: set[str] = set()
         self.history = History.read(folder)
         started = time.strftime("%c")
-        self._append("loss_log.txt", f"================ Training Loss ({started}) ================")
+        self.note(f"Training Loss ({started})")
 
     def losses(
         self,
@@ -82,6 +82,10 @@ class RunLog:
             learning_rate=learning_rate, **losses,
         )  # fmt: skip
         return line
+
+    def note(self, text: str) -> None:
+        """Record a line that is no loss, marked so that programs which plot the log pass it by."""
+        self._append("loss_log.txt", f"================ {text} ================")
 
     def scores(self, iteration: int, scores: Mapping[str, float]) -> str:
         """Record an evaluation; returns the line of eval_log.txt."""

@@ -2,9 +2,10 @@
 
 import argparse
 import contextlib
+import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from data import create_dataset, create_loader
-from models import create_model
+from models import create_model, find_model
 from models.base_model import BaseModel, Batch, NonFiniteError, TrainingStart
 from options.base_options import run_folder
 from util.checkpoints import write_tensors
@@ -24,9 +25,16 @@ from util.files import remove_leftovers
 from util.memory_errors import is_out_of_memory
 from util.pictures import panels_of, sheet
 from util.precision import set_up_device
-from util.run_folder import drop_old_checkpoints, keep_stage, prepare_folder
+from util.run_folder import (
+    check_fresh_start,
+    check_owner,
+    drop_old_checkpoints,
+    kept_label,
+    prepare_folder,
+)
 from util.run_lock import RunLock
 from util.run_log import RunLog
+from util.run_record import changes, option_texts
 from util.stopping import StopRequest
 
 SNAPSHOT_ROWS = 4
@@ -105,6 +113,10 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        earlier_stage = find_model(options.model).earlier_stage
+        check_fresh_start(options, earlier_stage)
+        if options.continue_train:
+            check_owner(options, earlier_stage)
         set_up_device(options)
         seed_everything(options.seed, 0)
         self.dataset = create_dataset(options)
@@ -118,7 +130,9 @@ class Trainer:
             "--serial_batches": options.serial_batches,
             "pairs": len(self.dataset),
         }
-        self.lock = RunLock(run_folder(options))
+        self.run_record = {**self.run_settings, "options": option_texts(options)}
+        self.folder = run_folder(options)
+        self.lock = RunLock(self.folder)
         try:
             self._prepare()
         except BaseException:
@@ -127,24 +141,21 @@ class Trainer:
 
     def _prepare(self) -> None:
         options = self.options
-        start = TrainingStart([])
-        if options.continue_train:
-            start = self.model.load_for_training(run_folder(options), options.which_iter)
-            print("\n".join([*start.lines, *self._changes(start)]))
-        self.first_iteration = start.iteration + 1 if start.iteration else options.iter_count
+        self.start = TrainingStart([])
+        self.changes: list[str] = []
+        if options.continue_train or options.init_from:
+            folder, label = self._checkpoint()
+            self.start = self.model.load_for_training(folder, label)
+            self.changes = changes(options, self.run_settings, self.start, folder)
+            print("\n".join([*self.start.lines, *self.changes]))
+        iteration = self.start.iteration
+        self.first_iteration = iteration + 1 if iteration else options.iter_count
         if self.first_iteration > self.last_iteration:
             raise UserError(
                 f"--niter: iteration {self.first_iteration} is the next one, but --niter and "
                 f"--niter_decay end the training after {self.last_iteration}; raise --niter"
             )
-        self.folder = prepare_folder(options)
-        remove_leftovers(self.folder, ".pth")
-        if start.earlier_model:
-            keep_stage(self.folder, start.earlier_model)
         self.evaluation = make_evaluation(options, self.model)
-        self.display = create_display(options, self.folder, self.first_iteration)
-        stops_at_failure = options.save_failure == "stop"
-        self.log = RunLog(self.folder, options.model, self.display, stops_at_failure)
         self.loader = create_loader(
             self.dataset,
             options.batchSize,
@@ -158,14 +169,27 @@ class Trainer:
         self.saved = self.first_iteration - 1  # the iteration of the newest checkpoint
         self.nonfinite = self.nonfinite_in_a_row = 0
 
-    def _changes(self, start: TrainingStart) -> list[str]:
-        """Lines on settings that make the rest of the run another one than it would have been."""
-        return [
-            f"{name}: {value}, the checkpoint comes from {start.run[name]}: from here on the data "
-            "order or the random numbers are not those of one run without a break"
-            for name, value in self.run_settings.items()
-            if start.run.get(name, value) != value
-        ]
+    def _checkpoint(self) -> tuple[Path, str]:
+        """Folder and label of the checkpoint to start from."""
+        options = self.options
+        if not options.init_from:
+            return self.folder, options.which_iter
+        name, label = options.init_from
+        folder = Path(options.checkpoints_dir) / name
+        if not folder.is_dir():
+            raise UserError(f"--init_from: there is no run {folder}; check --checkpoints_dir")
+        return folder, label or kept_label(folder, self.model.earlier_stage) or "latest"
+
+    def _open_records(self) -> None:
+        """Make the run's folder, an earlier one being moved aside, and begin the records in it."""
+        options = self.options
+        prepare_folder(options, self.start.earlier_model)
+        remove_leftovers(self.folder, ".pth")
+        self.display = create_display(options, self.folder, self.first_iteration)
+        stops_at_failure = options.save_failure == "stop"
+        self.log = RunLog(self.folder, options.model, self.display, stops_at_failure)
+        for line in self.changes:
+            self.log.note(line)
 
     def run(self) -> int:
         """Train to the end, or until Ctrl-C or SIGTERM, which save first.
@@ -180,24 +204,21 @@ class Trainer:
             f"training {self.options.model} on {len(self.dataset)} pairs, iterations "
             f"{self.first_iteration} to {self.last_iteration}; records in {self.folder}"
         )
-        print(about)
-        self.display.text(about)
-        bar = tqdm(
-            total=self.last_iteration,
-            initial=self.first_iteration - 1,
-            desc=self.options.model,
-            unit="it",
-            disable=None,
-        )
         self.iteration = self.first_iteration - 1  # the last finished one
-        with (
-            self.lock,
-            StopRequest() as stop,
-            contextlib.closing(self.display),
-            bar,
-        ):
+        with self.lock, StopRequest() as stop, contextlib.ExitStack() as opened:
+            batches = iter(self.loader)
+            # Before anything is written or moved: it shows whether there is anything to train on.
+            batches = itertools.chain([next(batches)], batches)
+            if stop:
+                print("stopped before the first iteration: nothing has been changed")
+                return stop.exit_code
+            self._open_records()
+            opened.callback(self.display.close)
+            print(about)
+            self.display.text(about)
+            bar = opened.enter_context(self._bar())
             try:
-                self._train(stop, bar)
+                self._train(batches, stop, bar)
             except Exception as error:  # what was trained is kept
                 # Of an image that cannot be read, say. A defect may have spoiled the weights.
                 if not isinstance(error, UserError) and not is_out_of_memory(error):
@@ -216,11 +237,19 @@ class Trainer:
         self._say_end(stop)
         return stop.exit_code
 
-    def _train(self, stop: StopRequest, bar: tqdm) -> None:
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.last_iteration,
+            initial=self.first_iteration - 1,
+            desc=self.options.model,
+            unit="it",
+            disable=None,
+        )
+
+    def _train(self, batches: Iterator[Batch], stop: StopRequest, bar: tqdm) -> None:
         options = self.options
         self._print_time, self._print_iteration = time.monotonic(), self.iteration
         self._bar_time, self._data_wait, self._stage = 0.0, 0.0, None
-        batches = iter(self.loader)
         while self.iteration < self.last_iteration and not stop:
             self._show_stage(self.iteration + 1, bar)
             started = time.monotonic()
@@ -240,7 +269,7 @@ class Trainer:
     def _save(self, label: str | int) -> bool:
         """Save a checkpoint; False where that failed and --save_failure=continue."""
         try:
-            self.model.save(self.folder, label, self.iteration, self.run_settings)
+            self.model.save(self.folder, label, self.iteration, self.run_record)
         except UserError as error:
             if self.options.save_failure == "stop":
                 raise
@@ -256,7 +285,7 @@ class Trainer:
     def _save_latest(self) -> None:
         """Save what is not saved yet. Raises UserError where that fails."""
         if self.saved != self.iteration:
-            self.model.save(self.folder, "latest", self.iteration, self.run_settings)
+            self.model.save(self.folder, "latest", self.iteration, self.run_record)
             self.saved = self.iteration
 
     def _say_end(self, stop: StopRequest) -> None:
@@ -265,7 +294,12 @@ class Trainer:
         if self.nonfinite:
             print(f"--skip_nonfinite skipped {self.nonfinite} iterations, named above")
         if stop:
-            same = "the same command" if self.options.continue_train else "--continue_train"
+            options = self.options
+            # With another label than latest the same command would go back again.
+            is_same = options.continue_train and options.which_iter == "latest"
+            same = "the same command" if is_same else "--continue_train"
+            if options.which_iter != "latest" or options.init_from:
+                same += f" without --{'init_from' if options.init_from else 'which_iter'}"
             print(f"stopped after iteration {self.iteration}, saved; {same} goes on from there")
         else:
             print(f"done: {self.iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")

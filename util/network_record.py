@@ -1,0 +1,56 @@
+"""network.json: what the weights beside it are, written by training."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from util.errors import UserError
+from util.files import written_whole
+
+FILE_NAME = "network.json"
+
+
+def as_argument(value: Any) -> str:
+    """The value of an option as it is written on a command line: 128,64 or 2=5,3=3."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def write_network_record(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write network.json into a run's folder.
+
+    Args:
+        folder: with the weights.
+        values: `model`, `dataset_mode`, and the options that shape the networks and what they read.
+
+    Raises:
+        UserError: the operating system refuses.
+    """
+    text = json.dumps({name: as_argument(value) for name, value in values.items()}, indent=2)
+    with written_whole(folder / FILE_NAME) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_network_record(folder: Path) -> dict[str, str]:
+    """Options by name, as text for a command line; empty where no network.json lies there.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / FILE_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):  # text that is no JSON, or no UTF-8
+        record = None
+    if not isinstance(record, dict) or not all(isinstance(text, str) for text in record.values()):
+        raise UserError(
+            f"{path}: cannot be read; move it away, and give the options that the weights beside "
+            "it were trained with"
+        )
+    return record

@@ -1,0 +1,87 @@
+"""What a run's checkpoints keep of its options, and what a run that goes on does otherwise."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.base_model import TrainingStart
+from options.base_options import INPUT_OPTIONS, shaping_options
+from util.errors import UserError
+
+# Options that leave the trained weights as they would be, or that are told in other lines.
+_UNTOLD = frozenset([
+    "debug", "is_train", "name", "model", "checkpoints_dir", "which_iter", "continue_train",
+    "init_from", "from_scratch", "gpu_ids", "nThreads", "seed", "batchSize", "serial_batches",
+    "iter_count", "init_type", "print_freq", "display_freq", "save_latest_freq", "save_iters_freq",
+    "eval_iters_freq", "eval_pairs", "no_html", "keep_checkpoints", "save_failure",
+    "skip_nonfinite", "display_backend", "display_id", "display_server", "display_port",
+    "display_env", "display_winsize", "display_single_pane_ncols", "start_dashboard",
+    "skip_bad_samples", "max_dataset_size",
+])  # fmt: skip
+# What the next stage shares with the one before, whose losses and rates are its own.
+_OF_DATA = frozenset(["dataset_mode", "dataroot", "phase", "old_size"])
+_PATHS = ("dataroot", "vgg_weights")
+
+
+def option_texts(options: argparse.Namespace) -> dict[str, str]:
+    """The options that the trained weights follow from, as train_opt.txt has them."""
+    return {name: str(value) for name, value in vars(options).items() if name not in _UNTOLD}
+
+
+def changes(
+    options: argparse.Namespace, settings: Mapping[str, Any], start: TrainingStart, folder: Path
+) -> list[str]:
+    """Lines on what makes the rest of a run another one than it would have been.
+
+    Args:
+        options: parsed options of train.py.
+        settings: what the data order and the random numbers follow from.
+        start: what the run goes on from.
+        folder: where that lies.
+
+    Raises:
+        UserError: an option contradicts the weights.
+    """
+    is_next_stage = start.earlier_model is not None
+    before = start.run.get("options") or _last_options(folder, start.earlier_model or options.model)
+    now = option_texts(options)
+    differing = [
+        name
+        for name in sorted(before.keys() & now.keys())
+        if before[name] != now[name] and not _same_path(name, before[name], now[name])
+    ]
+    for name in [*INPUT_OPTIONS, *shaping_options(options.model)]:
+        if name in differing:
+            raise UserError(
+                f"--{name}: got {now[name]}, but the weights in {folder} were trained with "
+                f"{before[name]}: give that, or train anew under another --name"
+            )
+    lines = [
+        f"{name}: {value}, the checkpoint comes from {start.run[name]}: from here on the data "
+        "order or the random numbers are not those of one run without a break"
+        for name, value in settings.items()
+        if not is_next_stage and start.run.get(name, value) != value
+    ]
+    told = [name for name in differing if not is_next_stage or name in _OF_DATA]
+    return [*lines, *(f"--{name}: {before[name]} until here, now {now[name]}" for name in told)]
+
+
+def _same_path(name: str, first: str, second: str) -> bool:
+    return name in _PATHS and os.path.realpath(first) == os.path.realpath(second)
+
+
+def _last_options(folder: Path, model: str) -> dict[str, str]:
+    """The options of a model's last run by train_opt.txt, for states of earlier versions."""
+    try:
+        text = (folder / "train_opt.txt").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, str] = {}
+    for block in text.split("------------ Options -------------")[1:]:
+        pairs = (line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        options = dict(pairs)
+        if options.get("model") == model:
+            found = options
+    return found
