@@ -18,7 +18,7 @@ from util.checkpoints import (
     load_network,
     load_training_state,
     network_source,
-    read_state_dict,
+    read_weights,
     save_checkpoint,
     take_weights,
 )
@@ -408,7 +408,7 @@ class BaseModel(ABC):
                         f"the next save replaces it; to start from it move {state_path.name} away"
                     )
             elif is_required or path.exists():
-                source, weights = str(path), read_state_dict(path)
+                weights, source = read_weights(path, network)
             elif state and state["model"] == self.options.model and key in held:
                 raise UserError(f"no {path}, which was saved with the files beside it")
             else:
