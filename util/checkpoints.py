@@ -10,8 +10,8 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,17 @@ class LoadReport:
     taken: list[str]
     missing: list[str]
     left_over: list[str]
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of all that the file has
 
     @property
     def partly_taken(self) -> list[str]:
         """Parts of the network of which the file has some tensors, but not all."""
         return sorted(_part_names(self.taken) & _part_names(self.missing))
+
+    @property
+    def partly_left_over(self) -> list[str]:
+        """Parts of the network of which the file has more than the network takes."""
+        return sorted(_part_names(self.taken) & _part_names(self.left_over))
 
     def __str__(self) -> str:
         text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
@@ -216,17 +222,25 @@ def read_weights(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str
     return found.tensors, found.described(str(path))
 
 
-def load_network(network: nn.Module, path: Path, options: str = "--model") -> LoadReport:
+Advice = Callable[[Mapping[str, torch.Size]], str]
+
+
+def advise_model(shapes: Mapping[str, torch.Size]) -> str:
+    """What to do about weights of these shapes that do not fit, where nothing more is known."""
+    return "give the --model that it was trained with"
+
+
+def load_network(network: nn.Module, path: Path, advise: Advice = advise_model) -> LoadReport:
     """Copy the tensors of a file whose names the network has; see `take_weights`.
 
     Raises:
         UserError: as `read_state_dict` and `take_weights`.
     """
-    return take_weights(network, *read_weights(path, network), options)
+    return take_weights(network, *read_weights(path, network), advise)
 
 
 def take_weights(
-    network: nn.Module, found: Mapping[str, Tensor], source: str, options: str = "--model"
+    network: nn.Module, found: Mapping[str, Tensor], source: str, advise: Advice = advise_model
 ) -> LoadReport:
     """Copy the tensors whose names the network has; half-precision ones are converted.
 
@@ -234,18 +248,20 @@ def take_weights(
         network: to copy into.
         found: the state dict.
         source: where it comes from, for the report and messages.
-        options: those that shape the network, named in the message when the weights do not fit.
+        advise: given the shapes in the file, says what to do when they do not fit.
 
     Raises:
         UserError: no name in common, a tensor of another shape, NaN or infinity.
     """
     wanted = network.state_dict()
+    found = {**_shared_by_other_names(network, found), **found}
     taken = [name for name in wanted if name in found]
     report = LoadReport(
         source,
         taken,
         [name for name in wanted if name not in found],
         [name for name in found if name not in wanted],
+        {name: value.shape for name, value in found.items()},
     )
     if not taken:
         raise UserError(
@@ -256,8 +272,7 @@ def take_weights(
         if found[name].shape != wanted[name].shape:
             raise UserError(
                 f"{source}: {name} has shape {list(found[name].shape)}, "
-                f"expected {list(wanted[name].shape)}; "
-                f"give the {options} that it was trained with"
+                f"expected {list(wanted[name].shape)}; {advise(report.shapes)}"
             )
         if not found[name].isfinite().all():
             raise UserError(
@@ -266,6 +281,20 @@ def take_weights(
             )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
     return report
+
+
+def _shared_by_other_names(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that the file has by one name of several: safetensors keeps a single one of them."""
+    names_of: dict[Tensor, list[str]] = {}
+    for name, value in network.named_parameters(remove_duplicate=False):
+        names_of.setdefault(value, []).append(name)
+    return {
+        name: found[there]
+        for names in names_of.values()
+        for there in names
+        if there in found
+        for name in names
+    }
 
 
 def load_training_state(path: Path) -> dict | None:
