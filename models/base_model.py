@@ -18,7 +18,7 @@ from util.checkpoints import (
     load_network,
     load_training_state,
     network_source,
-    read_state_dict,
+    read_weights,
     save_checkpoint,
     take_weights,
 )
@@ -26,6 +26,13 @@ from util.device import choose_device
 from util.errors import UserError
 
 Batch = Mapping[str, Tensor | list[str]]
+
+
+def option_text(value: object) -> str:
+    """An option's value as it is given: 2,3 for a list, 2=5,3=3 for a dictionary."""
+    if isinstance(value, Mapping):
+        value = [f"{key}={part}" for key, part in value.items()]
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class NonFiniteError(ArithmeticError):
@@ -89,6 +96,7 @@ class BaseModel(ABC):
 
         network_options: the options that shape the networks, for messages.
         earlier_stage: the model whose checkpoint this one is to start from, if there is one.
+        fixed_options: names and values of what others make an option of, and this model does not.
 
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
@@ -99,6 +107,7 @@ class BaseModel(ABC):
     required_networks: ClassVar[tuple[str, ...]] = ("G",)
     network_options: ClassVar[str] = "--model"
     earlier_stage: ClassVar[str | None] = None
+    fixed_options: ClassVar[dict[str, Any]] = {}
     # What takes back what a step has done so far; None outside of `step`.
     _undo: list[Callable[[], object]] | None = None
 
@@ -362,14 +371,39 @@ class BaseModel(ABC):
                     f"no checkpoint {path}, though {state.name} is there: check --model, or go on "
                     "with --continue_train, which writes it, if a save was cut off"
                 )
-            report = load_network(network, path, self.network_options)
-            if report.missing:
+            report = load_network(network, path, self.advise)
+            # Without a layer that it was trained with, a network makes other pictures.
+            if report.missing or report.partly_left_over:
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             reports.append(report)
         return reports
 
     def explain_missing(self, report: LoadReport) -> str:
         """What a user can do about a checkpoint that does not hold the whole network."""
+        return self.advise(report.shapes)
+
+    @staticmethod
+    def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+        """The options, by name, that shaped networks with tensors of these shapes, where told."""
+        return {}
+
+    def differing(self, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+        """Those of `trained_with` that are others in this program."""
+        return {
+            name: value
+            for name, value in self.trained_with(shapes).items()
+            if value != getattr(self.options, name, self.fixed_options.get(name))
+        }
+
+    def advise(self, shapes: Mapping[str, torch.Size]) -> str:
+        """What a user can do about weights of these shapes that do not fit."""
+        others = self.differing(shapes)
+        shown = " ".join(f"--{name}={option_text(value)}" for name, value in others.items())
+        if fixed := [name for name in others if name in self.fixed_options]:
+            here = " ".join(f"--{name}={self.fixed_options[name]}" for name in fixed)
+            return f"it is of a network with {shown}; here it is always {here}, train one anew"
+        if shown:
+            return f"give the options that it was trained with: {shown}"
         return f"give the {self.network_options} that it was trained with"
 
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:
@@ -410,7 +444,7 @@ class BaseModel(ABC):
                         f"the next save replaces it; to start from it move {state_path.name} away"
                     )
             elif is_required or path.exists():
-                source, weights = str(path), read_state_dict(path)
+                weights, source = read_weights(path, network)
             elif state and state["model"] == self.options.model and key in held:
                 raise UserError(f"no {path}, which was saved with the files beside it")
             else:
@@ -418,9 +452,11 @@ class BaseModel(ABC):
             if weights is None:
                 lines.append(f"network {key}: {absent}, starts fresh")
                 continue
-            report = take_weights(network, weights, source, self.network_options)
+            report = take_weights(network, weights, source, self.advise)
             # Another stage may bring whole parts of a network; anything less is a mistake.
             if report.missing and (not is_required or report.partly_taken):
+                raise UserError(f"{report}; {self.explain_missing(report)}")
+            if report.left_over and (report.partly_left_over or self.differing(report.shapes)):
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             if report.left_over:
                 raise UserError(

@@ -4,7 +4,10 @@ Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVP
 """
 
 import argparse
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +57,11 @@ class GFLAModel(BaseModel):
     """Base of `poseflownet` and `pose`."""
 
     network_options = "--model, --attn_layer, --kernel_size and --use_spect_g"
+    fixed_options: ClassVar[dict[str, int]] = {
+        "ngf": 64,
+        "layers": GENERATOR_LAYERS,
+        "flow_ngf": 32,
+    }
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:
@@ -120,6 +128,45 @@ class GFLAModel(BaseModel):
             options.dis_layers = preset["dis_layers"]
         if not min(options.load_size) >> getattr(options, "dis_layers", 0):
             raise UserError(f"--dis_layers: {options.dis_layers} blocks halve the image to nothing")
+
+    @staticmethod
+    def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+        """The options that shaped a generator, flow estimator or discriminator."""
+
+        def numbers(before: str) -> list[int]:
+            parts = (re.match(rf"{before}(\d+)\.", name) for name in shapes)
+            return sorted({int(part[1]) for part in parts if part}, reverse=True)
+
+        def first(block: str) -> tuple[int, ...] | None:
+            name = f"{block}.weight"
+            return shapes.get(name, shapes.get(f"{name}_orig"))
+
+        found: dict[str, Any] = {}
+        source, target = first("source.block0.model.2"), first("target.block0.model.2")
+        flow, discriminator = first("flow_net.block0.model.2"), first("block0.model.1")
+        is_spectral = any(name.endswith("_orig") for name in shapes)
+        if source and target:
+            found |= {"image_nc": source[1], "structure_nc": target[1], "ngf": source[0]}
+            found["layers"] = 1 + len(numbers(r"source\.encoder"))
+            name = "target.attn{}.fully_connect_layer.0.weight"
+            found["kernel_size"] = {
+                found["layers"] - i: shapes[name.format(i)][-1]
+                for i in numbers(r"target\.attn")
+                if name.format(i) in shapes
+            }
+            found["attn_layer"] = sorted(found["kernel_size"])
+        if flow:
+            # It reads an image and two poses; alone it does not tell how they share its channels.
+            points = (flow[1] - found.get("image_nc", 3)) // 2
+            found |= {"structure_nc": points, "flow_ngf": flow[0]}
+            deepest = len(numbers(r"flow_net\.encoder"))
+            found["attn_layer"] = sorted(deepest - i for i in numbers(r"flow_net\.output"))
+        if source or flow:
+            found["use_spect_g"] = is_spectral
+        elif discriminator:
+            found |= {"image_nc": discriminator[1], "use_spect_d": is_spectral}
+            found["dis_layers"] = 1 + len(numbers("encoder"))
+        return found
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.networks.pg2_layouts import LAYOUTS, build_networks
 from models.networks.pg2_names import Rearrange, tensorflow_weights
+from models.pg2_model import IMAGE_CHANNELS
 from util.checkpoints import save_checkpoint
 from util.errors import UserError
 from util.files import written_whole
@@ -18,7 +19,6 @@ from util.run_folder import holds_run, models_of
 from util.run_lock import RunLock
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
 
-IMAGE_CHANNELS = 3
 STEP_NAMES = ("step", "global_step")
 # Where a checkpoint tells the options of its networks: the last dimension of these.
 WIDTHS = {

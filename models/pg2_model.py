@@ -4,6 +4,7 @@ Ma et al., "Pose Guided Person Image Generation", NIPS 2017.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ TRAINING_DEFAULTS = {
 }
 WITHOUT_AUGMENTATION = {"angle": 0.0, "shift": 0.0, "scale": (1.0, 1.0)}
 BETAS = (0.5, 0.999)
+IMAGE_CHANNELS = 3
 
 
 def layout_name(options: argparse.Namespace) -> str | None:
@@ -56,11 +58,37 @@ def cross_entropy(logits: list[Tensor], is_real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(joint, torch.full_like(joint, float(is_real)))
 
 
+def _layout_of(**counts: int) -> str | None:
+    """Name of the layout with so many `levels` or `dis_layers`."""
+    fits = (
+        name
+        for name, layout in LAYOUTS.items()
+        if all(getattr(layout, key) == count for key, count in counts.items())
+    )
+    return next(fits, None)
+
+
 class PG2Model(BaseModel):
     """Stage 1 trains G1 alone; stage 2 leaves it as it is and trains G2, then D, in each step."""
 
     required_networks = ("G1",)
     network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
+
+    @staticmethod
+    def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+        """The options that shaped G1, G2 or D."""
+        if dis_layers := sum(f"layers.{i}.conv.weight" in shapes for i in range(9)):
+            ndf = shapes["layers.0.conv.weight"][0] if "layers.0.conv.weight" in shapes else None
+            return {"layout": _layout_of(dis_layers=dis_layers), "ndf": ndf}
+        if "first.weight" not in shapes:
+            return {}
+        width, channels, *_ = shapes["first.weight"]
+        levels = sum(f"encoder.{i}.conv1.weight" in shapes for i in range(9))
+        found = {"conv_hidden_num": width}
+        if "to_latent.weight" not in shapes:  # G2
+            return {"layout": _layout_of(levels=levels + 2), **found}
+        found |= {"z_num": shapes["to_latent.weight"][0], "structure_nc": channels - IMAGE_CHANNELS}
+        return {"layout": _layout_of(levels=levels), **found}
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:

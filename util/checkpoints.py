@@ -3,22 +3,43 @@
 Who reads a checkpoint changes nothing in its folder.
 """
 
+import argparse
 import contextlib
 import io
 import os
 import pickle
+import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from util.checkpoint_integrity import verify_zip_checksums
 from util.errors import UserError
+from util.file_kinds import foreign_kind
 from util.files import written_whole
+from util.safetensors_files import is_safetensors, read_safetensors
+from util.state_dicts import find_state_dict
+
+# What trainers save beside the weights: options, counters, losses. To make these runs nothing.
+_PLAIN_VALUES = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in np.typecodes["All"]},
+    *(
+        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")  # of NumPy 1 and 2
+        for value, name in ((np.float64(0), "scalar"), (np.zeros(1), "_reconstruct"))
+    ),
+]
+# How files end that may hold weights.
+_LIKE_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".zip", ".safetensors")
 
 
 @dataclass
@@ -29,11 +50,17 @@ class LoadReport:
     taken: list[str]
     missing: list[str]
     left_over: list[str]
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of all that the file has
 
     @property
     def partly_taken(self) -> list[str]:
         """Parts of the network of which the file has some tensors, but not all."""
         return sorted(_part_names(self.taken) & _part_names(self.missing))
+
+    @property
+    def partly_left_over(self) -> list[str]:
+        """Parts of the network of which the file has more than the network takes."""
+        return sorted(_part_names(self.taken) & _part_names(self.left_over))
 
     def __str__(self) -> str:
         text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
@@ -114,18 +141,28 @@ def _write(path: Path, content: object) -> None:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}: check --checkpoints_dir, --name and --which_iter")
+        raise UserError(f"no checkpoint {path}{_instead(path)}")
+    try:
+        kind = foreign_kind(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if kind:
+        raise UserError(f"cannot read the checkpoint {path}: it is {kind}")
+    if is_safetensors(path):
+        return read_safetensors(path)
     verify_zip_checksums(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
             warnings.simplefilter("ignore")  # about forms of pickle, which it reads or refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:
         # torch's own text advises weights_only=False, which would run what the file holds.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise UserError(
             f"cannot read the checkpoint {path}: it is no PyTorch file, or holds more than tensors"
+            + (f" ({found[1]}): ask its author for the state dict alone" if found else "")
         ) from error
     except Exception as error:  # torch.load raises many kinds for a file that is cut off or garbled
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -134,40 +171,76 @@ def _read(path: Path) -> object:
         ) from error
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict onto the CPU, without the `module.` prefixes of DataParallel.
+def _instead(path: Path) -> str:
+    """What there is where a checkpoint is not, for the message."""
+    check = ": check --checkpoints_dir, --name and --which_iter"
+    if path.is_dir():
+        return ": it is a folder, which an archive tool may have unpacked; download the file again"
+    if not path.parent.is_dir():
+        runs = _some(entry.name for entry in _entries(path.parent.parent) if entry.is_dir())
+        there = f"; {path.parent.parent} has {runs}" if runs else ""
+        return f", nor its folder{check}{there}"
+    names = [entry.name for entry in _entries(path.parent) if entry.is_file()]
+    ending = path.name[path.name.find("_net_") :]
+    labels = [name.removesuffix(ending) for name in names if name.endswith(ending)]
+    if labels:
+        return f": there are --which_iter={_some(labels)}"
+    others = _some(name for name in names if name.endswith(_LIKE_CHECKPOINTS))
+    return f"{check}; there are {others}, give the one to read this name" if others else check
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names in order, 9 before 10; of many the last few."""
+    ordered = sorted(names, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
+    return ("…, " if len(ordered) > 8 else "") + ", ".join(ordered[-8:])
+
+
+def read_state_dict(path: Path, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Read a network's weights onto the CPU; see `find_state_dict`.
+
+    Args:
+        path: of a file of torch.save or of safetensors, whatever its ending.
+        wanted: the network's own tensors, by which its weights are found in a file that holds more.
 
     Raises:
-        UserError: no such file, not a readable checkpoint, or something else than named tensors.
+        UserError: no such file, not a readable checkpoint, no named tensors, or those of several
+            networks that would do.
     """
-    return _named_tensors(_read(path), str(path))
+    return find_state_dict(_read(path), str(path), wanted).tensors
 
 
-def _named_tensors(content: object, source: str) -> dict[str, Tensor]:
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(
-            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-        )
-    ):
-        raise UserError(
-            f"{source} holds no state dict (names and tensors): is it a network checkpoint?"
-        )
-    return {name.removeprefix("module."): value for name, value in content.items()}
+def read_weights(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """As `read_state_dict`, with the text by which reports name where in the file they were."""
+    found = find_state_dict(_read(path), str(path), network.state_dict())
+    return found.tensors, found.described(str(path))
 
 
-def load_network(network: nn.Module, path: Path, options: str = "--model") -> LoadReport:
+Advice = Callable[[Mapping[str, torch.Size]], str]
+
+
+def advise_model(shapes: Mapping[str, torch.Size]) -> str:
+    """What to do about weights of these shapes that do not fit, where nothing more is known."""
+    return "give the --model that it was trained with"
+
+
+def load_network(network: nn.Module, path: Path, advise: Advice = advise_model) -> LoadReport:
     """Copy the tensors of a file whose names the network has; see `take_weights`.
 
     Raises:
         UserError: as `read_state_dict` and `take_weights`.
     """
-    return take_weights(network, read_state_dict(path), str(path), options)
+    return take_weights(network, *read_weights(path, network), advise)
 
 
 def take_weights(
-    network: nn.Module, found: Mapping[str, Tensor], source: str, options: str = "--model"
+    network: nn.Module, found: Mapping[str, Tensor], source: str, advise: Advice = advise_model
 ) -> LoadReport:
     """Copy the tensors whose names the network has; half-precision ones are converted.
 
@@ -175,18 +248,20 @@ def take_weights(
         network: to copy into.
         found: the state dict.
         source: where it comes from, for the report and messages.
-        options: those that shape the network, named in the message when the weights do not fit.
+        advise: given the shapes in the file, says what to do when they do not fit.
 
     Raises:
         UserError: no name in common, a tensor of another shape, NaN or infinity.
     """
     wanted = network.state_dict()
+    found = {**_shared_by_other_names(network, found), **found}
     taken = [name for name in wanted if name in found]
     report = LoadReport(
         source,
         taken,
         [name for name in wanted if name not in found],
         [name for name in found if name not in wanted],
+        {name: value.shape for name, value in found.items()},
     )
     if not taken:
         raise UserError(
@@ -197,8 +272,7 @@ def take_weights(
         if found[name].shape != wanted[name].shape:
             raise UserError(
                 f"{source}: {name} has shape {list(found[name].shape)}, "
-                f"expected {list(wanted[name].shape)}; "
-                f"give the {options} that it was trained with"
+                f"expected {list(wanted[name].shape)}; {advise(report.shapes)}"
             )
         if not found[name].isfinite().all():
             raise UserError(
@@ -207,6 +281,20 @@ def take_weights(
             )
     network.load_state_dict({name: found[name] for name in taken}, strict=False)
     return report
+
+
+def _shared_by_other_names(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that the file has by one name of several: safetensors keeps a single one of them."""
+    names_of: dict[Tensor, list[str]] = {}
+    for name, value in network.named_parameters(remove_duplicate=False):
+        names_of.setdefault(value, []).append(name)
+    return {
+        name: found[there]
+        for names in names_of.values()
+        for there in names
+        if there in found
+        for name in names
+    }
 
 
 def load_training_state(path: Path) -> dict | None:
@@ -229,7 +317,7 @@ def load_training_state(path: Path) -> dict | None:
         )
     if isinstance(networks := state.get("networks"), dict):
         state["networks"] = {
-            key: _named_tensors(weights, network_source(path, key))
+            key: find_state_dict(weights, network_source(path, key)).tensors
             for key, weights in networks.items()
         }
     return state
@@ -257,7 +345,7 @@ def differs(path: Path, weights: Mapping[str, Tensor] | None) -> bool:
     if not path.exists():
         return False
     try:
-        found = read_state_dict(path)
+        found = read_state_dict(path, weights)
     except UserError:
         return True
     return (

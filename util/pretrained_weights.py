@@ -114,7 +114,7 @@ class PretrainedFile:
                 f"{self.option}=PATH"
             )
         try:
-            state = read_state_dict(path)
+            state = read_state_dict(path, expected)
         except UserError as error:
             raise UserError(f"{self.option}: {error}") from error
         wanted = {

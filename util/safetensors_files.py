@@ -1,0 +1,37 @@
+"""Weights in the format of the safetensors package, which only reading them needs."""
+
+import struct
+from pathlib import Path
+
+from torch import Tensor
+
+from util.errors import UserError
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as that format does: the length of a JSON text, and its brace."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 2**28
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors onto the CPU.
+
+    Raises:
+        UserError: the package is not installed, or the file is cut off or damaged.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(
+            f"{path} is in the format of safetensors: install the package of that name (pip "
+            "install safetensors)"
+        ) from None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"cannot read the checkpoint {path}: it is cut off or damaged ({error}); copy it again"
+        ) from None

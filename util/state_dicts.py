@@ -1,0 +1,170 @@
+"""The weights of one network, in whatever others save them.
+
+Trainers wrap them: in dictionaries beside optimisers, counters and other networks (`state_dict`,
+`net_G`), and in prefixes of their names (`module.`, `_orig_mod.`, `net_G.`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from util.errors import UserError
+
+# Parts of names that DataParallel, torch.compile, FSDP and activation checkpointing put in.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel, no weight
+_DEEPEST = 4
+
+
+@dataclass
+class StateDict:
+    """A network's weights and where they were found.
+
+    Attributes:
+        tensors: by name.
+        place: keys and prefix under which they were, such as `state_dict, net_G.`; empty at the
+            top.
+        others: keys or prefixes beside that one, under which nothing was taken.
+    """
+
+    tensors: dict[str, Tensor]
+    place: str
+    others: list[str]
+
+    def described(self, source: str) -> str:
+        """`source` with the place in it, for reports and messages."""
+        text = f"{source} ({self.place})" if self.place else source
+        if self.others:
+            text += f", without what is under {_shown(self.others)}"
+        return text
+
+
+@dataclass
+class _Candidate:
+    keys: tuple[str, ...]
+    prefix: str
+    tensors: dict[str, Tensor]
+    others: list[str]  # what lies beside it
+    fitting: int = 0  # tensors whose name and shape the network has
+
+    @property
+    def place(self) -> str:
+        return ", ".join(filter(None, (*self.keys, self.prefix)))
+
+
+def find_state_dict(
+    content: object, source: str, wanted: Mapping[str, Tensor] | None = None
+) -> StateDict:
+    """Find the weights of one network in what a file holds.
+
+    Args:
+        content: as read.
+        source: the file, for messages.
+        wanted: the network's own tensors. Without them there must be only one to be found.
+
+    Raises:
+        UserError: no tensors at all, or those of several networks that would do.
+    """
+    # A network of which such a part is a real one keeps it.
+    wrappers = _WRAPPERS - {part for name in wanted or () for part in name.split(".")}
+    found = [one for one in _nested(content, source, wrappers) if one.tensors]
+    if not found:
+        raise UserError(
+            f"{source} holds no state dict (names and tensors){_keys_there(content)}: is it a "
+            "network checkpoint?"
+        )
+    if wanted is not None:
+        found = [part for candidate in found for part in _by_prefix(candidate, wanted)]
+        for candidate in found:
+            candidate.fitting = sum(
+                name in wanted and value.shape == wanted[name].shape
+                for name, value in candidate.tensors.items()
+            )
+        best = max(found, key=lambda one: (one.fitting, len(one.tensors.keys() & wanted.keys())))
+        # Averaged weights may lack a few of the others.
+        found = [one for one in found if 2 * one.fitting > best.fitting] or [best]
+        if not best.tensors.keys() & wanted.keys():
+            found = [max(found, key=lambda one: len(one.tensors))]  # the caller says what is wrong
+    if len(found) > 1:
+        raise UserError(_choice(found, source))
+    (chosen,) = found
+    return StateDict(chosen.tensors, chosen.place, chosen.others)
+
+
+def _nested(
+    content: object,
+    source: str,
+    wrappers: set[str],
+    keys: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+) -> Iterator[_Candidate]:
+    """Every dictionary of named values, with the keys that lead to it."""
+    # The states of optimisers have numbers for names.
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    plain: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        short = ".".join(part for part in name.split(".") if part not in wrappers)
+        if short in plain:
+            raise UserError(f"{source} holds '{short}' twice, with and without a wrapper's name")
+        if short not in _COUNTERS:
+            plain[short] = value
+    yield _Candidate(keys, "", plain, list(others))
+    if len(keys) < _DEEPEST:
+        for key, value in content.items():
+            beside = tuple(other for other in content if other != key)
+            yield from _nested(value, source, wrappers, (*keys, key), (*others, *beside))
+
+
+def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
+    """The candidate itself, and its parts under one prefix that look like the network."""
+    yield candidate
+    prefixes = {
+        name[:end]: None
+        for name in candidate.tensors
+        for end in _starts_of_parts(name)
+        if name[end:] in wanted
+    }
+    for prefix in prefixes:
+        tensors = {
+            name.removeprefix(prefix): value
+            for name, value in candidate.tensors.items()
+            if name.startswith(prefix)
+        }
+        hits = len(tensors.keys() & wanted.keys())
+        # Parts of another network have a few names in common with this one.
+        if 2 * hits > len(wanted) or hits == len(tensors):
+            outside = (name for name in candidate.tensors if not name.startswith(prefix))
+            beside = list(dict.fromkeys(name.partition(".")[0] for name in outside))
+            yield _Candidate(candidate.keys, prefix, tensors, [*candidate.others, *beside])
+
+
+def _starts_of_parts(name: str) -> Iterator[int]:
+    return (position + 1 for position, letter in enumerate(name) if letter == ".")
+
+
+def _keys_there(content: object) -> str:
+    if not isinstance(content, Mapping) or not content:
+        return ""
+    return f" under its keys {_shown([str(key) for key in content])}"
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+
+
+def _choice(found: list[_Candidate], source: str) -> str:
+    """Say which there are, and how to make a file of one of them."""
+    example = found[-1]
+    taken = "".join(f"['{key}']" for key in example.keys)
+    code = f"torch.load('{source}', weights_only=True){taken}"
+    if example.prefix:
+        code = f"{{k: v for k, v in {code}.items() if '{example.prefix}' in k}}"
+    places = " and under ".join(f"'{one.place}'" if one.place else "no key" for one in found)
+    return (
+        f"{source} holds several networks that would do, under {places}: make a file of the one to "
+        f'use and put it in its place, such as: python -c "import torch; torch.save({code}, '
+        "'one.pth')\""
+    )
