@@ -349,7 +349,8 @@ class BaseModel(ABC):
         A model made for testing has those that `predict` uses.
 
         Raises:
-            UserError: a file is absent or unreadable, or does not hold the whole network.
+            UserError: a file is absent or unreadable, or does not hold the whole network, or more
+                of its parts.
         """
         reports = []
         for key, network in self.networks.items():
@@ -361,13 +362,14 @@ class BaseModel(ABC):
                     "with --continue_train, which writes it, if a save was cut off"
                 )
             report = load_network(network, path, self.network_options)
-            if report.missing:
+            # Without what is left over of a part, a layer of attention, it computes other pictures.
+            if report.missing or report.partly_left_over:
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             reports.append(report)
         return reports
 
     def explain_missing(self, report: LoadReport) -> str:
-        """What a user can do about a checkpoint that does not hold the whole network."""
+        """What a user can do about a checkpoint that holds less than the network, or more."""
         return f"give the {self.network_options} that it was trained with"
 
     def load_for_training(self, folder: Path, label: str) -> TrainingStart:

@@ -35,6 +35,11 @@ class LoadReport:
         """Parts of the network of which the file has some tensors, but not all."""
         return sorted(_part_names(self.taken) & _part_names(self.missing))
 
+    @property
+    def partly_left_over(self) -> list[str]:
+        """Parts of the network of which the file has more than the network takes."""
+        return sorted(_part_names(self.taken) & _part_names(self.left_over))
+
     def __str__(self) -> str:
         text = f"{self.source}: took {len(self.taken)} tensors ({_parts(self.taken)})"
         if self.missing:
