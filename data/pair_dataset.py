@@ -198,7 +198,13 @@ class PairDataset(Dataset):
             help="leave out the check that key points fit --old_size and the images' sizes",
         )
         group.add_argument(
-            "--structure_nc", type=positive_int, default=18, help="key points of a pose"
+            "--structure_nc",
+            type=positive_int,
+            default=18,
+            help="key points of a pose; 18: nose, neck, right shoulder, elbow, wrist, left "
+            "shoulder, elbow, wrist, right hip, knee, ankle, left hip, knee, ankle, right eye, "
+            "left eye, right ear, left ear (the person's left); 25: OpenPose's BODY_25; other "
+            "numbers are drawn without limbs",
         )
         group.add_argument("--image_nc", type=positive_int, default=3, help="channels of an image")
         group.add_argument(

@@ -360,7 +360,8 @@ class BaseModel(ABC):
         A model made for testing has those that `predict` uses.
 
         Raises:
-            UserError: a file is absent or unreadable, or does not hold the whole network.
+            UserError: a file is absent or unreadable, or does not hold the whole network, or more
+                of its parts.
         """
         reports = []
         for key, network in self.networks.items():
@@ -379,7 +380,7 @@ class BaseModel(ABC):
         return reports
 
     def explain_missing(self, report: LoadReport) -> str:
-        """What a user can do about a checkpoint that does not hold the whole network."""
+        """What a user can do about a checkpoint that holds less than the network, or more."""
         return self.advise(report.shapes)
 
     @staticmethod

@@ -6,12 +6,14 @@ Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVP
 import argparse
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.augmentation import MARKET_AUGMENTATION, Augmentation
 from models.base_model import BaseModel, Batch, TrainingStart
 from models.losses.correctness import correctness_loss
 from models.losses.regularity import regularity_loss
@@ -23,14 +25,42 @@ from util.argument_types import boolean, non_negative_float
 from util.errors import UserError
 from util.precision import AMP_TYPES, add_network_options, check_bfloat16, compile_network
 
-# The published settings: attention layers (1/2^L of the image), their kernel sizes, and the
-# discriminator's depth.
+
+@dataclass(frozen=True)
+class Preset:
+    """The published settings for images of one size.
+
+    Attributes:
+        size: (height, width) of the images.
+        attn_layer: layers with local attention, 1/2^L of the image.
+        kernel_size: their windows.
+        dis_layers: blocks of the discriminator.
+        augmentation: of training.
+    """
+
+    size: tuple[int, int]
+    attn_layer: tuple[int, ...]
+    kernel_size: Mapping[int, int]
+    dis_layers: int
+    augmentation: Augmentation
+
+
 PRESETS = {
-    "fashion": {"attn_layer": [2, 3], "kernel_size": {2: 5, 3: 3}, "dis_layers": 4},
-    "market": {"attn_layer": [2], "kernel_size": {2: 3}, "dis_layers": 3},
+    "fashion": Preset((256, 256), (2, 3), {2: 5, 3: 3}, 4, Augmentation()),
+    "market": Preset((128, 64), (2,), {2: 3}, 3, MARKET_AUGMENTATION),
 }
 SIZE_STEP = 32  # images must be divisible by it
 GENERATOR_LAYERS = 3  # stages of the source and target networks; attention lives at layers 1 to 3
+
+
+def preset_name(options: argparse.Namespace) -> str | None:
+    """Whose published settings hold: those for --load_size, at other sizes the data set's own.
+
+    None where the data set has no name among PRESETS, as records have not.
+    """
+    fitting = (name for name, preset in PRESETS.items() if preset.size == options.load_size)
+    named = options.dataset_mode if options.dataset_mode in PRESETS else None
+    return next(fitting, named)
 
 
 def _layers(text: str) -> list[int]:
@@ -70,12 +100,13 @@ class GFLAModel(BaseModel):
         group.add_argument(
             "--attn_layer",
             type=_layers,
-            help="layers with local attention, L = 1/2^L of the image [fashion: 2,3; market: 2]",
+            help="layers with local attention, L = 1/2^L of the image "
+            "[by --load_size: 256,256 2,3; 128,64 2; other sizes: the data set's]",
         )
         group.add_argument(
             "--kernel_size",
             type=_kernel_sizes,
-            help="window of the attention per layer [fashion: 2=5,3=3; market: 2=3]",
+            help="window of the attention per layer [by --load_size: 256,256 2=5,3=3; 128,64 2=3]",
         )
         group.add_argument(
             "--use_spect_g",
@@ -101,11 +132,25 @@ class GFLAModel(BaseModel):
         add_network_options(parser)
 
     @staticmethod
+    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """The published augmentation."""
+        preset = PRESETS.get(preset_name(given))
+        return vars(preset.augmentation) if is_train and preset else {}
+
+    @staticmethod
     def check_options(options: argparse.Namespace) -> None:
-        """Take the data set's published settings where none are given; check the attention's."""
-        preset = PRESETS.get(options.dataset_mode)
-        if preset and options.attn_layer is None and options.kernel_size is None:
-            options.attn_layer, options.kernel_size = preset["attn_layer"], preset["kernel_size"]
+        """Take the published settings where none are given; check the attention's."""
+        preset = PRESETS.get(preset_name(options))
+        at_size = f"--load_size={','.join(map(str, options.load_size))} is neither published size"
+        if options.attn_layer is None and options.kernel_size is None:
+            if preset is None:
+                depth = " --dis_layers=4" if hasattr(options, "dis_layers") else ""
+                raise UserError(
+                    f"--attn_layer, --kernel_size: {at_size} (256,256 and 128,64); give them, as "
+                    f"in --attn_layer=2,3 --kernel_size=2=5,3=3{depth}"
+                )
+            options.attn_layer = list(preset.attn_layer)
+            options.kernel_size = dict(preset.kernel_size)
         check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
         options.attn_layer = sorted(options.attn_layer)
         if any(side < 64 or side % SIZE_STEP for side in options.load_size):
@@ -122,10 +167,9 @@ class GFLAModel(BaseModel):
         if getattr(options, "dis_layers", 0) is None:
             if preset is None:
                 raise UserError(
-                    f"--dis_layers: --dataset_mode={options.dataset_mode} has no published "
-                    "setting, give it (4 for 256×256, 3 for 128×64)"
+                    f"--dis_layers: {at_size}; give it (4 is that of 256,256, 3 that of 128,64)"
                 )
-            options.dis_layers = preset["dis_layers"]
+            options.dis_layers = preset.dis_layers
         if not min(options.load_size) >> getattr(options, "dis_layers", 0):
             raise UserError(f"--dis_layers: {options.dis_layers} blocks halve the image to nothing")
 
@@ -170,13 +214,19 @@ class GFLAModel(BaseModel):
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:
-        """Say so when the loss network is random."""
-        if getattr(options, "vgg_weights", None) != "random":
-            return []
-        return [
-            "VGG19 has RANDOM weights (--vgg_weights=random): "
-            "for a quick start; the loss weights are tuned to ImageNet's"
-        ]
+        """Say when the size brings another data set's settings; when the loss network is random."""
+        lines, preset = [], preset_name(options)
+        if options.dataset_mode in PRESETS and preset != options.dataset_mode:
+            lines.append(
+                f"--load_size={','.join(map(str, options.load_size))}: attention, discriminator "
+                f"and augmentation are {preset}'s unless given, for they follow the size"
+            )
+        if getattr(options, "vgg_weights", None) == "random":
+            lines.append(
+                "VGG19 has RANDOM weights (--vgg_weights=random): "
+                "for a quick start; the loss weights are tuned to ImageNet's"
+            )
+        return lines
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)

@@ -49,7 +49,7 @@ class PoseModel(GFLAModel):
         group.add_argument(
             "--dis_layers",
             type=positive_int,
-            help="blocks of the discriminator [fashion: 4, market: 3]",
+            help="blocks of the discriminator [by --load_size: 256,256 4; 128,64 3]",
         )
         group.add_argument(
             "--use_spect_d",

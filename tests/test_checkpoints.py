@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from data import create_dataset
+from models import create_model
 from models.networks.flow_generator import FlowGenerator
 from models.networks.pose_generator import PoseGenerator
 from util.checkpoints import (
@@ -103,6 +104,20 @@ def test_missing_and_left_over_are_reported(tmp_path):
     assert "1 left over (third)" in text
     assert torch.equal(target["first"].weight, source["first"].weight)
     assert torch.equal(target["second"].bias, before)
+
+
+@pytest.mark.parametrize("model", ["pose", "poseflownet"])
+def test_a_checkpoint_with_a_layer_more_is_refused(tmp_path, model):
+    """With one attention layer less the network would make other pictures of the same weights."""
+    trained = ["--attn_layer=2,3", "--kernel_size=2=3,3=3"]
+    create_model(inference_options(f"--model={model}", *trained)).save(tmp_path, "latest", 1)
+    for given, fits in (([], False), (trained, True)):
+        network = create_model(inference_options(f"--model={model}", *given))
+        if fits:
+            network.load_for_test(tmp_path, "latest")
+            continue
+        with pytest.raises(UserError, match=r"left over.*give the .*--attn_layer"):
+            network.load_for_test(tmp_path, "latest")
 
 
 def test_another_shape_is_refused_before_anything_is_copied(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here, run_python
 from helpers import train_options as market_options
 
+from models import find_model
 from options.base_options import options_text
 from options.test_options import build_test_parser, parse_test_options
 from options.train_options import build_train_parser, parse_train_options
@@ -91,7 +92,7 @@ STAGE_2_DEFAULTS = {
 
 
 def assert_options(options, expected):
-    assert {name: getattr(options, name) for name in expected} == expected
+    assert {name: getattr(options, name, None) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,46 @@ def test_market_settings_are_the_default_of_market():
     }
     assert_options(market_options(), expected)
     assert_options(inference_options(), {"angle": 0, "shift": 0, "scale": (1.0, 1.0)})
+
+
+PUBLISHED = {
+    "fashion": {
+        "attn_layer": [2, 3], "kernel_size": {2: 5, 3: 3}, "dis_layers": 4,
+        "angle": 0, "shift": 0, "scale": (1.0, 1.0),
+    },
+    "market": {
+        "attn_layer": [2], "kernel_size": {2: 3}, "dis_layers": 3,
+        "angle": 5, "shift": 5, "scale": (0.95, 1.05),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["fashion", "market", "tfrecord"])
+def test_published_settings_follow_the_size(mode):
+    for size, whose in (("256,256", "fashion"), ("128,64", "market")):
+        options = parse_train_options([f"--dataset_mode={mode}", f"--load_size={size}"])
+        assert_options(options, PUBLISHED[whose])
+        is_told = any(f"are {whose}'s" in line for line in find_model("pose").notes(options))
+        assert is_told == (mode not in (whose, "tfrecord"))
+        tested = parse_test_options([f"--dataset_mode={mode}", f"--load_size={size}"])
+        assert_options(tested, {"attn_layer": PUBLISHED[whose]["attn_layer"], "angle": 0})
+        stage_1 = parse_train_options(
+            [f"--dataset_mode={mode}", f"--load_size={size}", "--model=poseflownet", "--angle=2"]
+        )
+        assert_options(stage_1, {**PUBLISHED[whose], "dis_layers": None, "angle": 2})
+
+
+def test_published_settings_at_other_sizes():
+    for mode, expected in PUBLISHED.items():  # those of the data set, as ever
+        options = parse_train_options([f"--dataset_mode={mode}", "--load_size=192,128"])
+        assert_options(options, expected)
+    given = ["--dataset_mode=tfrecord", "--load_size=192,128"]
+    with pytest.raises(UserError, match=r"--attn_layer.*--load_size=192,128 is neither"):
+        parse_test_options(given)
+    advised = ["--attn_layer=2,3", "--kernel_size=2=5,3=3"]
+    with pytest.raises(UserError, match=r"--dis_layers.*--load_size=192,128 is neither"):
+        parse_train_options([*given, *advised])
+    assert_options(parse_train_options([*given, *advised, "--dis_layers=4"]), PUBLISHED["fashion"])
 
 
 def test_layers_are_sorted():

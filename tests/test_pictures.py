@@ -1,21 +1,27 @@
 """Pictures: skeletons, flow panels, sheets."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from conftest import STANDING
+from helpers import PROJECT
 
 from models.base_model import Prediction
+from options.test_options import build_test_parser
 from util.pictures import (
     CAPTION_HEIGHT,
-    LIMB_COLORS,
     LIMBS,
+    SKELETONS,
     draw_skeleton,
     flow_panels,
+    limb_colors,
     panels_of,
     sheet,
 )
 
+LIMB_COLORS = limb_colors(len(LIMBS))
 SIZE = (128, 64)
 NOTHING = np.full((18, 2), np.nan, np.float32)
 
@@ -143,8 +149,56 @@ def test_sheet_has_a_column_per_panel_and_a_row_per_sample(scale):
     assert (captions[:, : width + gap] < 128).any() and (captions[:, width + gap :] < 128).any()
 
 
-def test_poses_of_fewer_key_points_are_drawn_as_far_as_they_go():
-    pose = np.array([[20.0, 5.0], [20.0, 15.0], [10.0, 15.0]])  # nose, neck, right shoulder
+def test_25_key_points_have_the_limbs_of_body_25():
+    body_25 = SKELETONS[25]
+    joined = {8}
+    for _ in range(25):
+        joined |= {point for limb in body_25 if joined & set(limb) for point in limb}
+    assert joined == set(range(25)) and len(body_25) == 24  # one body, no limb twice
+    # 18 of the 25 are the other skeleton's, in another order: its limbs are where they were,
+    # but for those from the neck to the hips, which pass through the middle of the hips.
+    as_18 = {9: 8, 10: 9, 11: 10, 12: 11, 13: 12, 14: 13, 15: 14, 16: 15, 17: 16, 18: 17}
+    shared = {
+        frozenset(as_18.get(point, point) for point in limb)
+        for limb in body_25
+        if 8 not in limb and max(limb) <= 18
+    }
+    trunk = {frozenset((1, 8)), frozenset((1, 11))}
+    assert shared == {frozenset(limb) for limb in LIMBS} - trunk
+
+    pose = np.full((25, 2), np.nan)
+    pose[[8, 9, 1]] = (40, 60), (20, 60), (40, 20)  # middle of the hips, right hip, neck
+    picture = draw_skeleton(pose, (96, 96))
+    assert picture[60, 30].any() and picture[40, 40].any()
+    pose[[8, 9]] = pose[[9, 8]]
+    assert not draw_skeleton(pose, (96, 96))[40, 40].any()
+
+
+@pytest.mark.parametrize("count", [3, 17, 19, 133])
+def test_points_of_an_unknown_order_have_no_limbs(count):
+    pose = np.full((count, 2), np.nan)
+    pose[:3] = (20, 10), (20, 30), (40, 30)  # a nose, neck and right shoulder, if they were 18
     picture = draw_skeleton(pose, (64, 48))
-    assert picture[15, 15].any() and picture[10, 20].any()  # shoulder line, line to the nose
-    assert not picture[30:].any()
+    assert (picture[[10, 30, 30], [20, 20, 40]] == 255).all()
+    assert not picture[30, 30].any() and not picture[20, 20].any()
+
+
+def test_users_find_the_order_of_the_key_points():
+    page = (PROJECT / "dataset" / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    table = {
+        int(number): name
+        for numbers, names in zip(rows, rows[2:], strict=False)
+        if numbers[0].isdigit() and len(numbers) == 9
+        for number, name in zip(numbers, names, strict=True)
+    }
+    sides = {number: name.split()[0] for number, name in table.items() if " " in name}
+    assert sorted(table) == list(range(18)) and (table[0], table[1]) == ("nose", "neck")
+    for start, end in LIMBS:  # a limb has one side
+        assert len({sides[point] for point in (start, end) if point in sides}) <= 1
+    (action,) = (
+        action for action in build_test_parser([])._actions if action.dest == "structure_nc"
+    )
+    words = iter(re.findall(r"\w+", action.help))
+    for name in table.values():  # in this order; the side is said once for a limb
+        assert name.split()[-1] in words

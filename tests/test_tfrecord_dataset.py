@@ -91,6 +91,10 @@ def test_the_size_of_the_images_is_the_records(golden):
         assert len(TFRecordDataset.from_options(options)) > 0
         options = parse_train_options([*arguments, "--phase=test"])
         assert options.batchSize == {"market": 16, "fashion": 1}[layout]
+        # GFLA's published settings follow that size, too.
+        options = parse_train_options(["--model=pose", *arguments[1:], "--phase=test"])
+        found = options.attn_layer, options.dis_layers, options.angle
+        assert found == {"market": ([2], 3, 5), "fashion": ([2, 3], 4, 0)}[layout]
     assert TFRecordDataset.option_defaults(Namespace(dataroot="gone", phase="test"), False) == {}
 
 

@@ -13,18 +13,31 @@ from models.base_model import Batch, Prediction
 from util.flow import flow_to_color, resize_flow, warp
 from util.images import to_uint8
 
-LIMB_COLORS = tuple(
-    tuple(int(255 * value) for value in colorsys.hsv_to_rgb(number / len(LIMBS), 0.9, 1.0))
-    for number in range(len(LIMBS))
-)
+# Limbs by number of key points: OpenPose's 18, and its 25 (BODY_25: middle of the hips and feet).
+# Other numbers have no order that is known, so their points stand alone.
+SKELETONS = {
+    18: LIMBS,
+    25: (
+        (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (10, 11),
+        (8, 12), (12, 13), (13, 14), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18),
+        (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24),
+    ),
+}  # fmt: skip
 CAPTION_HEIGHT = 14
+
+
+def limb_colors(count: int) -> list[tuple[int, ...]]:
+    """RGB of each of so many limbs, round the colour wheel."""
+    hues = (colorsys.hsv_to_rgb(number / count, 0.9, 1.0) for number in range(count))
+    return [tuple(int(255 * value) for value in color) for color in hues]
 
 
 def draw_skeleton(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Draw the limbs between the key points that are there, one colour per limb, on black.
 
     Args:
-        pose: [18, 2], (x, y) in pixels of the picture; NaN for a missing key point.
+        pose: [K, 2], (x, y) in pixels of the picture; NaN for a missing key point. Where K is not
+            one of SKELETONS, the points are drawn without limbs.
         size: (height, width) of the picture.
 
     Returns:
@@ -34,9 +47,8 @@ def draw_skeleton(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
     thickness = max(1, round(width / 48))
-    for (start, end), color in zip(LIMBS, LIMB_COLORS, strict=True):
-        if max(start, end) >= len(pose):  # another --structure_nc: only its points are drawn
-            continue
+    limbs = SKELETONS.get(len(pose), ())
+    for (start, end), color in zip(limbs, limb_colors(len(limbs)), strict=True):
         ends = pose[[start, end]]
         if np.isfinite(ends).all():
             draw.line([tuple(point) for point in ends.tolist()], fill=color, width=thickness)
