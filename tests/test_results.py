@@ -290,7 +290,7 @@ def test_skip_existing_keeps_what_is_of_these_weights_alone(runs):
         "--results_dir",
     )  # fmt: skip
     process = runs.test("a", "--skip_existing", "--pose_encoding=disc")
-    assert_one_line_error(process, "--pose_encoding disc instead of gaussian")
+    assert_one_line_error(process, "--pose_encoding gaussian instead of disc")
     assert runs.pictures() == of_a
 
     (runs.results / TABLE_NAME).unlink()  # results of an earlier version
