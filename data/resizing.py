@@ -1,11 +1,17 @@
 """Making the folders of resized images that the metric commands name."""
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+from tqdm import tqdm
+
 from data.image_names import list_images
 from data.preparation import run_in_parallel
+from data.tfrecord_dataset import TFRecordDataset, stored_size
 from util.errors import UserError
 from util.images import read_image, resize_image, save_image
 
@@ -57,37 +63,113 @@ def resize_folder(
     names = list_images(source)
     if not names:
         raise UserError(f"{source}: has no images")
-    tasks: dict[Path, Path] = {}
-    for name in names:
-        output = target / f"{Path(name).stem}.{image_format}"
+    images = [_Image(source / name, source / name, partial(_read_file, source / name, size))
+              for name in names]  # fmt: skip
+    return _resize(images, [], target, image_format, workers)
+
+
+def resize_records(
+    root: str | Path,
+    phase: str,
+    target: str | Path,
+    size: tuple[int, int],
+    *,
+    image_format: str = "png",
+    workers: int = 8,
+) -> ResizeReport:
+    """As `resize_folder`, for the images in the records of a phase (--dataset_mode=tfrecord).
+
+    An image that is in several records is written once, under its name there.
+
+    Args:
+        root: folder of the records.
+        phase: theirs.
+        target: folder of the images.
+        size: (height, width).
+        image_format: "png" or "jpg".
+        workers: threads.
+
+    Raises:
+        UserError: as `resize_folder`; two different images have one name.
+    """
+    dataset = TFRecordDataset(
+        root, phase, load_size=size, old_size=stored_size(Path(root), phase), skip_bad_samples=True
+    )
+    digests: dict[str, bytes] = {}
+    images: list[_Image] = []
+    unreadable: list[str] = []
+    for index in tqdm(range(len(dataset)), desc="records", unit="pair", disable=None):
+        try:
+            people = dataset.stored_images(index)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        for number, (name, encoded) in enumerate(people):
+            digest = hashlib.sha256(encoded).digest()
+            if name not in digests:
+                path = dataset.record_path(index)
+                read = partial(_read_record, dataset, index, number)
+                images.append(_Image(path.with_name(name), path, read))
+            if digests.setdefault(name, digest) != digest:
+                raise UserError(
+                    f"{dataset.record_path(index)}: holds different images of the name {name}: "
+                    "which one is the ground truth? Convert the data set again"
+                )
+    return _resize(images, unreadable, Path(target), image_format, workers)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image to resize: what it is called, the file it lies in, how to get it resized."""
+
+    name: Path
+    file: Path
+    read: Callable[[], Image.Image]
+
+
+def _resize(
+    images: Sequence[_Image],
+    unreadable: Sequence[str],
+    target: Path,
+    image_format: str,
+    workers: int,
+) -> ResizeReport:
+    tasks: dict[Path, _Image] = {}
+    for image in images:
+        output = target / f"{image.name.stem}.{image_format}"
         if output in tasks:
             raise UserError(
-                f"{source / name} and {tasks[output].name} would both become {output.name}"
+                f"{image.name} and {tasks[output].name.name} would both become {output.name}"
             )
-        tasks[output] = source / name
-
-    outcomes = run_in_parallel(
-        partial(_resize_file, size=size), tasks.items(), workers, target.name
-    )
+        tasks[output] = image
+    outcomes = run_in_parallel(_make, tasks.items(), workers, target.name)
     there = list_images(target) if target.is_dir() else []
     return ResizeReport(
         folder=target,
-        found=len(names),
+        found=len(images),
         written=outcomes.count("written"),
         skipped=outcomes.count("skipped"),
-        unreadable=[text for text in outcomes if text not in ("written", "skipped")],
+        unreadable=[*unreadable, *(o for o in outcomes if o not in ("written", "skipped"))],
         foreign=sorted(set(there) - {path.name for path in tasks}),
     )
 
 
-def _resize_file(task: tuple[Path, Path], size: tuple[int, int]) -> str:
-    """Resize one image: "written", "skipped", or why it cannot be read."""
-    output, source = task
-    if output.exists() and output.stat().st_mtime >= source.stat().st_mtime:
+def _make(task: tuple[Path, _Image]) -> str:
+    """Write one resized image: "written", "skipped", or why it cannot be read."""
+    output, image = task
+    if output.exists() and output.stat().st_mtime >= image.file.stat().st_mtime:
         return "skipped"
     try:
-        image = read_image(source)
+        resized = image.read()
     except UserError as error:
         return str(error)
-    save_image(output, resize_image(image, size))
+    save_image(output, resized)
     return "written"
+
+
+def _read_file(path: Path, size: tuple[int, int]) -> Image.Image:
+    return resize_image(read_image(path), size)
+
+
+def _read_record(dataset: TFRecordDataset, index: int, number: int) -> Image.Image:
+    return dataset.read_people(index)[number][1]

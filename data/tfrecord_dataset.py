@@ -86,6 +86,17 @@ class TFRecordDataset(PairDataset):
     def _path(self, image_name: str) -> str:
         return str(self.pairs_path / self.phase / Path(image_name).name)
 
+    def stored_images(self, index: int) -> list[tuple[str, bytes]]:
+        """File name and encoded bytes of both images of a pair. Raises UserError as reading it."""
+        place = self._pairs[index]
+        features = _read_features(place)
+        people = [_read_person(place, features, number) for number in (0, 1)]
+        return [(Path(person.image_name).name, person.image) for person in people]
+
+    def record_path(self, index: int) -> Path:
+        """The file that the record of a pair lies in."""
+        return self._pairs[index].path
+
     def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
         """Read source and target of a pair; see PairDataset."""
         place = self._pairs[index]
@@ -143,6 +154,22 @@ def find_shards(root: Path, phase: str) -> list[Path]:
             f"{len(paths)} of {count} files are there"
         )
     return [paths[number] for number in range(count)]
+
+
+def stored_size(root: Path, phase: str) -> tuple[int, int]:
+    """(height, width) of the images in the first record of a phase that can be read.
+
+    Raises:
+        UserError: as `find_shards`, or no record can be read.
+    """
+    first = None
+    for path in find_shards(root, phase):
+        for place in find_records(path):
+            try:
+                return _stored_size(place)
+            except UserError as error:
+                first = first or error
+    raise first or UserError(f"{root}: the records of phase '{phase}' hold none")
 
 
 def _stored_size(place: RecordPlace) -> tuple[int, int]:

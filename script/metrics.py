@@ -27,7 +27,11 @@ def build_metrics_parser() -> Parser:
         "--mixed_results", action="store_true",
         help="score results of several runs of test.py together, which results.csv tells apart",
     )  # fmt: skip
-    add("--fid_real_path", help="real images for FID and KID: by protocol the whole training set")
+    add(
+        "--fid_real_path",
+        help="real images for FID and KID: by protocol the whole training set; or, for FID, their "
+        "statistics: an .npz file with mu and sigma",
+    )
     add("--name", help="name of the report; None is the results folder's")
     add("--output", default="./eval_results", help="folder of the reports")
     add("--protocol", choices=PROTOCOLS, default="gfla", help="whose figures")

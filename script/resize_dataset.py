@@ -2,8 +2,9 @@
 
     python -m script.resize_dataset --dataset_mode=fashion   (test_256, train_256)
     python -m script.resize_dataset --dataset_mode=market    (test_12864, train_12864)
+    python -m script.resize_dataset --dataset_mode=tfrecord  (the images in the records)
 
-Every image of the phase's folder is resized, as the data set resizes it.
+Every image of the phase is resized, as the data set resizes it.
 """
 
 import sys
@@ -20,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         UserError: bad options, a folder without images, or one that cannot be written.
     """
     from data import dataset_names, find_dataset
-    from data.resizing import resize_folder, resized_folder_name
+    from data.resizing import resize_folder, resize_records, resized_folder_name
+    from data.tfrecord_dataset import TFRecordDataset, stored_size
     from util.device import cpu_cores
 
     parser = Parser(prog="python -m script.resize_dataset", description=__doc__.splitlines()[0])
@@ -32,17 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
 
-    new_size = options.size or find_dataset(options.dataset_mode).default_load_size
+    dataset = find_dataset(options.dataset_mode)
     root = Path(options.dataroot or f"./dataset/{options.dataset_mode}")
+    how = {"image_format": options.format, "workers": options.workers}
     unreadable = 0
     for phase in options.phases.split(","):
-        report = resize_folder(
-            root / phase,
-            root / resized_folder_name(phase, new_size),
-            new_size,
-            image_format=options.format,
-            workers=options.workers,
-        )
+        new_size = options.size or dataset.default_load_size
+        if dataset is TFRecordDataset:
+            new_size = options.size or stored_size(root, phase)
+            target = root / resized_folder_name(phase, new_size)
+            report = resize_records(root, phase, target, new_size, **how)
+        else:
+            target = root / resized_folder_name(phase, new_size)
+            report = resize_folder(root / phase, target, new_size, **how)
         print(
             f"{report.folder}: {report.found} images found, {report.written} written, "
             f"{report.skipped} there already, {len(report.unreadable)} unreadable"

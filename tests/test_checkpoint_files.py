@@ -306,7 +306,7 @@ def test_testing_reads_and_nothing_else(tiny_market, stage_1, tmp_path):
     assert process.returncode == 0, process.stderr
     assert listing(root) == before
     names = {path.suffix for path in (tmp_path / "pictures").iterdir()}
-    assert names == {".jpg", ".txt"}
+    assert names == {".csv", ".jpg", ".txt"}
     assert "max_dataset_size: 1" in (tmp_path / "pictures" / "test_opt.txt").read_text()
 
 

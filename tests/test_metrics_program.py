@@ -505,3 +505,70 @@ def test_masked_figures_by_hand(sets: Path) -> None:
         for folder, column in (("results", "result"), ("truth", "target"))
     )
     assert float(row["mask_SSIM"]) == pytest.approx(ssim(result, target), rel=1e-12)
+
+
+def test_options_that_the_figures_have_no_use_for_are_told(sets: Path, capsys) -> None:
+    write_annotation(sets / "annotation.csv", ["p1.jpg"])
+    run(
+        sets, "--figures=L1", "--calculate_mask", f"--annotation={sets / 'annotation.csv'}",
+        f"--flow_path={sets}", "--lpips_weights=x", real=True,
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    for option, what in (
+        ("calculate_mask", "mask_SSIM"), ("annotation", "mask_SSIM"), ("flow_path", "EPE"),
+        ("fid_real_path", "KID"), ("lpips_weights", "a figure"),
+    ):  # fmt: skip
+        assert any(
+            line.startswith(f"--{option} has no effect without") and what in line
+            for line in output.splitlines()
+        )
+
+
+def test_statistics_serve_as_the_real_set(sets: Path, quick_networks: None, capsys) -> None:
+    arguments = ["--figures=FID_standard,L1"]
+    from_images = values(run(sets, *arguments, real=True))["FID_standard"]
+    (cached,) = (sets / "out" / "real_statistics").glob("*-standard.npz")
+    with np.load(cached) as arrays:
+        mean, covariance = arrays["mean"], arrays["covariance"]
+    file = sets / "fid stats.npz"
+    np.savez(file, mu=mean, sigma=covariance)
+    report = run(sets, *arguments, f"--fid_real_path={file}")
+    assert values(report)["FID_standard"] == pytest.approx(from_images, rel=1e-6)
+    protocol = report["figures"]["FID_standard"]["protocol"]
+    assert "fid stats.npz" in protocol and "not known" in protocol
+    assert any("network of FID_standard" in warning for warning in report["warnings"])
+    report = run(sets, "--figures=FID_published", f"--fid_real_path={file}")
+    assert any("network of FID_published" in warning for warning in report["warnings"])
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mean": np.zeros(2048)}, "holds mean; it must hold mu and sigma"),
+        ({"mu": np.zeros(64), "sigma": np.eye(64)}, r"mu is \[64\].*must be \[2048\]"),
+        ({"mu": np.full(2048, np.nan), "sigma": np.eye(2048)}, "mu holds NaN"),
+        ({"mu": np.zeros(2048), "sigma": np.tri(2048)}, "sigma is no covariance"),
+        (None, "cannot be read as statistics"),
+    ],
+)
+def test_files_that_are_no_statistics(sets: Path, quick_networks: None, arrays, message) -> None:
+    file = sets / "stats.npz"
+    file.write_bytes(b"no archive") if arrays is None else np.savez(file, **arrays)
+    with pytest.raises(UserError, match=f"--fid_real_path=.*{message}"):
+        run(sets, "--figures=FID_standard", f"--fid_real_path={file}")
+    with pytest.raises(UserError, match="KID needs a folder of images"):
+        run(sets, "--figures=KID", f"--fid_real_path={file}")
+    with pytest.raises(UserError, match="statistics of one network"):
+        run(sets, "--figures=FID_standard,FID_published", f"--fid_real_path={file}")
+
+
+def test_real_folders_of_long_names(sets: Path, quick_networks: None) -> None:
+    long = sets / ("ä" * 125)
+    (sets / "real").rename(long)
+    run(sets, "--figures=KID", f"--fid_real_path={long}")
+    (long / "statistics.npz").write_bytes(b"")
+    for path in long.glob("*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"no images; to use statistics\.npz, name that file"):
+        run(sets, "--figures=KID", f"--fid_real_path={long}")

@@ -231,7 +231,7 @@ def test_no_html_keeps_no_pictures(runs):
 
 def test_result_names(runs):
     assert {path.name for path in runs.pictures.glob("*.*")} == {
-        *(f"{pair}_vis.jpg" for pair in PAIRS), "test_opt.txt",
+        *(f"{pair}_vis.jpg" for pair in PAIRS), "results.csv", "test_opt.txt",
     }  # fmt: skip
     assert "0001_c1s1_0000010_01_2_0001_c2s1_0000011_02_vis.jpg" in os.listdir(runs.pictures)
     for pair in PAIRS:

@@ -23,8 +23,9 @@ from data.tfrecords import (
 )
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
+from script import resize_dataset
 from util.errors import UserError
-from util.images import to_uint8
+from util.images import read_image, to_uint8
 
 GOLDEN = {"market": "market", "fashion": "df"}
 
@@ -264,6 +265,40 @@ def test_a_first_record_of_bad_content(market_records):
     message = message_of(lambda: TFRecordDataset(folder, "test"))
     assert "record 1 at byte 0" in message and "is no tf.train.Example" in message
     assert TFRecordDataset(folder, "test", skip_bad_samples=True)[1] is not None
+
+
+@pytest.mark.parametrize(("layout", "name"), [("market", "test_12864"), ("fashion", "test_256")])
+def test_ground_truth_is_made_of_records(golden, tmp_path, layout, name):
+    """To the bit the image that the data set gives as P2, whichever records it is in."""
+    folder = tmp_path / "records"
+    shutil.copytree((golden / RECORDS[layout]).parent, folder)
+    arguments = ["--dataset_mode=tfrecord", f"--dataroot={folder}", "--phases=test"]
+    assert resize_dataset.main(arguments) == 0
+    size = {"market": (128, 64), "fashion": (256, 256)}[layout]
+    dataset = TFRecordDataset(folder, "test", load_size=size, old_size=size)
+    named = set()
+    for item in (dataset[index] for index in range(len(dataset))):
+        for number in (1, 2):
+            stem = Path(item[f"P{number}_path"]).stem
+            named.add(f"{stem}.png")
+            saved = np.asarray(read_image(folder / name / f"{stem}.png"))
+            assert np.array_equal(saved, to_uint8(item[f"P{number}"]))
+    assert {path.name for path in (folder / name).iterdir()} == named
+    assert resize_dataset.main([*arguments, "--size=32,16", "--format=jpg"]) == 0
+    assert len(list((folder / "test_3216").glob("*.jpg"))) == len(named)
+
+
+def test_ground_truth_of_spoilt_records(market_records, capsys):
+    payloads = [read_record(place) for place in find_records(market_records)]
+    arguments = ["--dataset_mode=tfrecord", f"--dataroot={market_records.parent}", "--phases=test"]
+    with RecordWriter(market_records) as writer:
+        for payload in (b"\xffgarbage", *payloads):
+            writer.write(payload)
+    assert resize_dataset.main(arguments) == 1
+    output, errors = capsys.readouterr()
+    assert "1 unreadable" in output and "record 1 at byte 0" in errors
+    assert "test_12864: " in output
+    assert "train" in message_of(lambda: resize_dataset.main(arguments[:2]))
 
 
 def test_programs_on_records(golden, tmp_path):

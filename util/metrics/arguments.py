@@ -22,11 +22,17 @@ def report_name(options: argparse.Namespace) -> Path:
     return name
 
 
+def has_real_statistics(options: argparse.Namespace) -> bool:
+    """Whether --fid_real_path is a file of statistics rather than a folder of images."""
+    return options.fid_real_path is not None and Path(options.fid_real_path).is_file()
+
+
 def check_paths(options: argparse.Namespace) -> None:
     """Raise UserError for a path that is not there."""
     for option in ("fid_real_path", "flow_path", "scratch_dir"):
         path = getattr(options, option)
-        if path is not None and not Path(path).is_dir():
+        is_file = option == "fid_real_path" and has_real_statistics(options)
+        if path is not None and not is_file and not Path(path).is_dir():
             raise UserError(f"--{option}: there is no folder {path}")
     if options.annotation is not None and not Path(options.annotation).is_file():
         raise UserError(f"--annotation: there is no file {options.annotation}")
@@ -98,8 +104,18 @@ def choose_figures(options: argparse.Namespace) -> tuple[dict[str, FigureKind], 
     if options.calculate_mask and not options.annotation:
         raise UserError("--calculate_mask needs --annotation=FILE, the key points of the images")
     skipped = {}
+    from_file = has_real_statistics(options)
+    if from_file and {"FID_standard", "FID_published"} <= set(asked):
+        raise UserError(
+            f"--fid_real_path={options.fid_real_path}: a file holds the statistics of one network: "
+            "leave FID_standard or FID_published out of --figures"
+        )
     for name, kind in known.items():
-        if kind.real and not options.fid_real_path:
+        if from_file and name == "KID":
+            skipped[name] = "needs a folder of images as --fid_real_path"
+        elif from_file and name == "FID_published" and name not in asked:
+            skipped[name] = "its statistics are taken for FID_standard's, unless --figures names it"
+        elif kind.real and not options.fid_real_path:
             skipped[name] = "needs --fid_real_path"
         elif kind.masked and not options.calculate_mask:
             skipped[name] = "needs --calculate_mask and --annotation"

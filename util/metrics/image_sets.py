@@ -138,14 +138,14 @@ class RealSet:
     """The real images of FID and KID.
 
     Attributes:
-        count: images that were read.
+        count: images that were read; None where a file of statistics does not tell.
         description: folder, count, formats and sizes, for the protocol column.
         unreadable: a message per image that was not.
         moments: (mean, covariance) by network name.
         features: features of the standard network, for KID.
     """
 
-    count: int
+    count: int | None
     description: str
     unreadable: list[str]
     moments: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -182,6 +182,48 @@ def size_text(picture: np.ndarray) -> str:
     return f"{picture.shape[0]}x{picture.shape[1]}"
 
 
+def read_statistics(path: Path, network: str) -> RealSet:
+    """The real set as another program's file of statistics: `mu` [2048], `sigma` [2048, 2048].
+
+    Args:
+        path: the .npz file, as of pytorch-fid.
+        network: the one that its features are taken to be of; the file does not tell.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    option = f"--fid_real_path={path}"
+    try:
+        with np.load(path) as arrays:
+            if not {"mu", "sigma"} <= arrays.keys():
+                raise UserError(
+                    f"{option}: holds {', '.join(arrays) or 'nothing'}; it must hold mu and sigma, "
+                    "or be a folder of images"
+                )
+            mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
+    except UserError:
+        raise
+    except Exception as error:  # numpy raises many kinds for what is no such archive
+        raise UserError(
+            f"{option}: cannot be read as statistics, an .npz file with mu and sigma ({error}); a "
+            "folder of images serves as well"
+        ) from None
+    if mean.shape != (FEATURES,) or covariance.shape != (FEATURES, FEATURES):
+        raise UserError(
+            f"{option}: mu is {list(mean.shape)} and sigma {list(covariance.shape)}; they must be "
+            f"[{FEATURES}] and [{FEATURES}, {FEATURES}], of the Inception network's last features"
+        )
+    for name, values in (("mu", mean), ("sigma", covariance)):
+        if not np.isfinite(values).all():
+            raise UserError(f"{option}: {name} holds NaN or infinity; make the file anew")
+    scale = np.abs(covariance).max()
+    if (np.diag(covariance) < 0).any() or np.abs(covariance - covariance.T).max() > 1e-5 * scale:
+        raise UserError(f"{option}: sigma is no covariance (symmetric, no variance below 0)")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    description = f"{path} (sha256 {digest}), statistics whose images and input are not known"
+    return RealSet(None, description, [], {network: (mean, covariance)}, None)
+
+
 def read_real_set(
     folder: Path,
     networks: Sequence[RealNetwork],
@@ -211,7 +253,9 @@ def read_real_set(
     """
     names = list_images(folder)
     if not names:
-        raise UserError(f"--fid_real_path: {folder} has no images")
+        files = sorted(path.name for path in folder.glob("*.npz"))
+        hint = f"; to use {files[0]}, name that file itself" if files else ""
+        raise UserError(f"--fid_real_path: {folder} has no images{hint}")
     if cache_folder.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--cache_dir: {cache_folder} lies in the image folder; name another")
     files = _fingerprint(folder, names)
@@ -298,7 +342,9 @@ class _CacheSlot:
 
     def __init__(self, cache: Path, folder: Path, item: RealNetwork, files: str) -> None:
         where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        stem = f"{folder.resolve().name}-{where}-{item.name}"
+        # A long name is cut: the files' names add some 60 bytes to it.
+        name = os.fsencode(folder.resolve().name)[:120].decode(errors="ignore")
+        stem = f"{name}-{where}-{item.name}"
         self._key = {"version": CACHE_VERSION, "files": files, "protocol": item.protocol}
         key = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:8]
         self._stem = stem

@@ -16,6 +16,7 @@ from util.metrics.arguments import (
     check_writable,
     choose_device,
     choose_figures,
+    has_real_statistics,
     report_name,
     without_effect,
 )
@@ -31,6 +32,7 @@ from util.metrics.image_sets import (
     StandardFeatures,
     describe_files,
     read_real_set,
+    read_statistics,
 )
 from util.metrics.inception import ImageNetInception, StandardInception
 from util.metrics.inception_score import InceptionScore
@@ -182,6 +184,14 @@ def _real_set(
     wanted = {kind.network for kind in kinds.values() if kind.real}
     if not wanted:
         return None
+    if has_real_statistics(options):
+        (network,) = wanted
+        report.warnings.append(
+            f"{options.fid_real_path} is taken to hold features of the network of "
+            f"{'FID_published' if network == 'imagenet' else 'FID_standard'} "
+            f"({networks.protocols[network]}): those of another network or input give a wrong FID"
+        )
+        return read_statistics(Path(options.fid_real_path), network)
     real = read_real_set(
         Path(options.fid_real_path),
         [
@@ -295,7 +305,7 @@ def _set_figure(
     """A figure of the whole set, or None and why there is none."""
     count, std = collector.statistics.count, None
     if kind.real:
-        fewest = min(count, real.count)
+        fewest = count if real.count is None else min(count, real.count)
         if fewest < 2:
             return None, f"{count} generated images: FID and KID need 2 at the very least"
         if name == "KID":
@@ -309,7 +319,8 @@ def _set_figure(
                 collector.statistics.mean, collector.statistics.covariance,
                 *real.moments[kind.network],
             )  # fmt: skip
-        few = f"{name} of {count} generated and {real.count} real images"
+        of_real = "unknown number of" if real.count is None else real.count
+        few = f"{name} of {count} generated and {of_real} real images"
         if name == "KID" and outcome.subset_size < KID_SUBSET:
             report.warnings.append(f"{few}: subsets of {outcome.subset_size}, not {KID_SUBSET}")
         elif name != "KID" and fewest <= FEATURES:

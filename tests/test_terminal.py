@@ -1,0 +1,78 @@
+"""Programs print on terminals of every encoding, and write their files first."""
+
+import csv
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from helpers import assert_one_line_error, run_python
+from PIL import Image
+
+from options.parser import run_program
+from script.metrics import main as score
+
+
+class Terminal(io.TextIOWrapper):
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A result whose name no encoding has, and the command line that scores it."""
+    name = "ł\udcff" if sys.platform == "linux" else "ł"  # Windows and macOS have no such names
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for folder, file in (("truth", f"{name}.png"), ("results", f"a_2_{name}_vis.png")):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / file)
+    Image.fromarray(pixels).save(tmp_path / "results" / f"a_2_{name}_gone_vis.png")
+    arguments = [
+        f"--gt_path={tmp_path / 'truth'}", f"--distorated_path={tmp_path / 'results'}",
+        "--figures=SSIM,L1", f"--output={tmp_path / 'out'}", "--name=x", "--workers=0",
+        "--device=cpu",
+    ]  # fmt: skip
+    return tmp_path, arguments
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8", "cp437"])
+def test_every_encoding_takes_every_text(scored, encoding, monkeypatch):
+    folder, arguments = scored
+    output, errors = Terminal(encoding), Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "stderr", errors)
+    with pytest.raises(SystemExit) as end:
+        run_program(score, arguments)
+    assert end.value.code == 1  # one result has no ground truth
+    arrow = "↑" if encoding == "utf-8" else "^"
+    assert f"SSIM {arrow}" in output.text()
+    assert "\\u0142" in output.text() or "ł" in output.text()
+    report = folder / "out" / "x_metrics"
+    assert json.loads((report / "metrics.json").read_text("utf-8"))["figures"]["SSIM"]
+
+
+def test_a_message_is_one_line_on_a_terminal_of_ascii(scored, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    process = run_python("-m", "script.metrics", "--gt_path=ł…", "--distorated_path=ł…")
+    assert_one_line_error(process, "there is no folder \\u0142...")
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_the_report_is_written_before_anything_is_printed(scored, monkeypatch):
+    folder, arguments = scored
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        score([*arguments, "--gallery=1"])
+    report = folder / "out" / "x_metrics"
+    assert (report / "gallery.html").is_file()
+    with open(report / "metrics.csv", newline="", errors="surrogateescape") as file:
+        assert len(list(csv.DictReader(file))) == 2
