@@ -18,7 +18,7 @@ from data.frame_check import Frame, ImageSize, check_frame
 from data.image_names import NameMatcher, files_not_read, list_images
 from data.tables import read_rows, shortened
 from util.errors import UserError
-from util.images import IMAGE_SUFFIXES, read_image_size, tell_turned
+from util.images import IMAGE_SUFFIXES, read_image, read_image_size, tell_turned
 
 PAIR_COLUMNS = ("from", "to")
 ANNOTATION_COLUMNS = ("name", "keypoints_y", "keypoints_x")
@@ -54,6 +54,7 @@ def read_pair_table(
     image_folder: Path,
     *,
     frame: Frame,
+    usual_frame: tuple[int, int] | None = None,
     load_size: tuple[int, int] | None = None,
     keypoint_count: int = 18,
     missing: int | None = None,
@@ -67,6 +68,7 @@ def read_pair_table(
         annotation_path: table `name:keypoints_y:keypoints_x` of JSON lists, -1 = missing.
         image_folder: the folder of the images.
         frame: (height, width) in pixels that key points refer to, or "image" (--old_size).
+        usual_frame: that of the data set, to advise it; None: none.
         load_size: (height, width) that images get; None: not compared with theirs.
         keypoint_count: key points a row must have.
         missing: 0: key points at (0, 0) are missing, -1: they are there; None: there may be none.
@@ -133,8 +135,10 @@ def read_pair_table(
             outside, frame_notices = check_frame(
                 _without_zeros(found_poses) if zeros else found_poses,
                 frame,
+                usual_frame,
                 load_size,
                 _image_sizes(image_folder, files[:_LOOKED_AT]),
+                lambda k: _pixels(image_folder / files[k]),
                 places,
                 annotation_path,
                 skip_bad_samples,
@@ -195,6 +199,12 @@ def _image_sizes(folder: Path, names: list[str]) -> list[ImageSize | None]:
             if sizes[-1].turned:
                 tell_turned(folder / name)
     return sizes
+
+
+def _pixels(path: Path) -> np.ndarray | None:
+    with contextlib.suppress(UserError):
+        return np.array(read_image(path))
+    return None
 
 
 def _zeros(poses: np.ndarray) -> np.ndarray:

@@ -148,6 +148,7 @@ class PairDataset(Dataset):
             self.annotation_path,
             self.image_folder,
             frame=self.old_size,
+            usual_frame=self.default_old_size,
             load_size=self.load_size,
             keypoint_count=keypoint_count,
             missing=self.missing,
