@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.frame_check import Frame, ImageSize, check_frame
+from data.frame_check import Frame, ImageSize, check_frame, check_normalised
 from data.image_names import NameMatcher, files_not_read, list_images
 from data.tables import read_rows, shortened
 from util.errors import UserError
@@ -232,7 +232,12 @@ def zero_text(poses: np.ndarray, path: Path) -> str:
 
 
 def read_poses(
-    path: Path, stems: Iterable[str], keypoint_count: int = 18, missing: int | None = None
+    path: Path,
+    stems: Iterable[str],
+    keypoint_count: int = 18,
+    *,
+    frame: tuple[int, int] | None = None,
+    missing: int | None = None,
 ) -> tuple[dict[str, np.ndarray | str], str]:
     """Key points of images, known by their names without suffix, from an annotation table.
 
@@ -241,6 +246,7 @@ def read_poses(
         stems: names without the image suffix; a row of that very name counts, else the only one
             that is spelt differently.
         keypoint_count: key points a row must have.
+        frame: (height, width) that key points refer to, where it is known.
         missing: as of `read_pair_table`.
 
     Returns:
@@ -249,8 +255,8 @@ def read_poses(
         an empty text.
 
     Raises:
-        UserError: the table is missing, empty or of another form, or has key points at (0, 0) and
-            `missing` is None.
+        UserError: the table is missing, empty or of another form, has key points at (0, 0) and
+            `missing` is None, or is in shares of the image's sides and `frame` is in pixels.
     """
     annotations = _Annotations(path, keypoint_count, missing)
     rows: dict[str, str] = {}
@@ -261,10 +267,16 @@ def read_poses(
     for stem in stems:
         pose = annotations.find(rows.get(stem, f"{stem}.jpg"))
         poses[stem] = pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
-    found = [pose for pose in poses.values() if not isinstance(pose, str)]
-    zeros = zero_text(np.array(found), path) if found and missing is None else ""
-    if zeros:
-        raise UserError(f"{path}: {zeros}")
+    found = {stem: pose for stem, pose in poses.items() if not isinstance(pose, str)}
+    if found:
+        array = np.array([*found.values()])
+        zeros = zero_text(array, path) if missing is None else ""
+        if zeros:
+            raise UserError(f"{path}: {zeros}")
+        some = np.flatnonzero(np.isfinite(array).any(axis=(1, 2)))
+        places = [annotations.place(rows.get(stem, f"{stem}.jpg")) for stem in found]
+        bad = check_normalised(array, some, frame, places, path)
+        poses |= {stem: bad[k] for k, stem in enumerate(found) if k in bad}
     return poses, annotations.names.notice("the pictures", path)
 
 

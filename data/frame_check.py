@@ -91,7 +91,7 @@ def check_frame(
         usual,
     )
     _check_load_size(images, load_size)
-    reasons = _check_normalised(poses, some, frame, places, path)
+    reasons = check_normalised(poses, some, frame, places, path)
     rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
     if frame == "image":
         rest = np.intersect1d(rest, seen)  # the others are checked when they are read
@@ -229,10 +229,24 @@ def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None
         )
 
 
-def _check_normalised(
-    poses: np.ndarray, some: np.ndarray, frame: Frame, places: list[str], path: Path
+def check_normalised(
+    poses: np.ndarray, some: np.ndarray, frame: Frame | None, places: list[str], path: Path
 ) -> dict[int, str]:
-    """Find poses whose key points are shares of the image's sides instead of pixels."""
+    """Find poses whose key points are shares of the image's sides instead of pixels.
+
+    Args:
+        poses: [N, K, 2].
+        some: positions of those that have key points.
+        frame: that they are said to be in.
+        places: of the annotations, for messages.
+        path: of their table.
+
+    Returns:
+        By position: what is wrong.
+
+    Raises:
+        UserError: many are.
+    """
     if frame == (1, 1):
         return {}
     largest = np.nanmax(poses[some], axis=(1, 2))

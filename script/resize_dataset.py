@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         UserError: bad options, a folder without images, or one that cannot be written.
     """
     from data import dataset_names, find_dataset
+    from data.image_names import files_not_read
     from data.resizing import resize_folder, resized_folder_name
     from util.device import cpu_cores
 
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"{report.folder}: {report.found} images found, {report.written} written, "
             f"{report.skipped} there already, {len(report.unreadable)} unreadable"
         )
+        other_files = files_not_read(root / phase)
+        if other_files:
+            print(f"warning: {other_files}", file=sys.stderr)
         for message in report.unreadable:
             print(f"error: {message}", file=sys.stderr)
         if report.foreign:
