@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.frame_check import Frame, ImageSize, check_frame
+from data.frame_check import Frame, ImageSize, check_frame, check_normalised
 from data.image_names import NameMatcher, files_not_read, list_images
 from data.tables import read_rows, shortened
 from util.errors import UserError
-from util.images import IMAGE_SUFFIXES, read_image_size, tell_turned
+from util.images import IMAGE_SUFFIXES, read_image, read_image_size, tell_turned
 
 PAIR_COLUMNS = ("from", "to")
 ANNOTATION_COLUMNS = ("name", "keypoints_y", "keypoints_x")
@@ -54,6 +54,7 @@ def read_pair_table(
     image_folder: Path,
     *,
     frame: Frame,
+    usual_frame: tuple[int, int] | None = None,
     load_size: tuple[int, int] | None = None,
     keypoint_count: int = 18,
     missing: int | None = None,
@@ -67,6 +68,7 @@ def read_pair_table(
         annotation_path: table `name:keypoints_y:keypoints_x` of JSON lists, -1 = missing.
         image_folder: the folder of the images.
         frame: (height, width) in pixels that key points refer to, or "image" (--old_size).
+        usual_frame: that of the data set, to advise it; None: none.
         load_size: (height, width) that images get; None: not compared with theirs.
         keypoint_count: key points a row must have.
         missing: 0: key points at (0, 0) are missing, -1: they are there; None: there may be none.
@@ -133,8 +135,10 @@ def read_pair_table(
             outside, frame_notices = check_frame(
                 _without_zeros(found_poses) if zeros else found_poses,
                 frame,
+                usual_frame,
                 load_size,
                 _image_sizes(image_folder, files[:_LOOKED_AT]),
+                lambda k: _pixels(image_folder / files[k]),
                 places,
                 annotation_path,
                 skip_bad_samples,
@@ -197,6 +201,12 @@ def _image_sizes(folder: Path, names: list[str]) -> list[ImageSize | None]:
     return sizes
 
 
+def _pixels(path: Path) -> np.ndarray | None:
+    with contextlib.suppress(UserError):
+        return np.array(read_image(path))
+    return None
+
+
 def _zeros(poses: np.ndarray) -> np.ndarray:
     return (poses == 0).all(axis=2)
 
@@ -222,7 +232,12 @@ def zero_text(poses: np.ndarray, path: Path) -> str:
 
 
 def read_poses(
-    path: Path, stems: Iterable[str], keypoint_count: int = 18, missing: int | None = None
+    path: Path,
+    stems: Iterable[str],
+    keypoint_count: int = 18,
+    *,
+    frame: tuple[int, int] | None = None,
+    missing: int | None = None,
 ) -> tuple[dict[str, np.ndarray | str], str]:
     """Key points of images, known by their names without suffix, from an annotation table.
 
@@ -231,6 +246,7 @@ def read_poses(
         stems: names without the image suffix; a row of that very name counts, else the only one
             that is spelt differently.
         keypoint_count: key points a row must have.
+        frame: (height, width) that key points refer to, where it is known.
         missing: as of `read_pair_table`.
 
     Returns:
@@ -239,8 +255,8 @@ def read_poses(
         an empty text.
 
     Raises:
-        UserError: the table is missing, empty or of another form, or has key points at (0, 0) and
-            `missing` is None.
+        UserError: the table is missing, empty or of another form, has key points at (0, 0) and
+            `missing` is None, or is in shares of the image's sides and `frame` is in pixels.
     """
     annotations = _Annotations(path, keypoint_count, missing)
     rows: dict[str, str] = {}
@@ -251,10 +267,16 @@ def read_poses(
     for stem in stems:
         pose = annotations.find(rows.get(stem, f"{stem}.jpg"))
         poses[stem] = pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
-    found = [pose for pose in poses.values() if not isinstance(pose, str)]
-    zeros = zero_text(np.array(found), path) if found and missing is None else ""
-    if zeros:
-        raise UserError(f"{path}: {zeros}")
+    found = {stem: pose for stem, pose in poses.items() if not isinstance(pose, str)}
+    if found:
+        array = np.array([*found.values()])
+        zeros = zero_text(array, path) if missing is None else ""
+        if zeros:
+            raise UserError(f"{path}: {zeros}")
+        some = np.flatnonzero(np.isfinite(array).any(axis=(1, 2)))
+        places = [annotations.place(rows.get(stem, f"{stem}.jpg")) for stem in found]
+        bad = check_normalised(array, some, frame, places, path)
+        poses |= {stem: bad[k] for k, stem in enumerate(found) if k in bad}
     return poses, annotations.names.notice("the pictures", path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from data.image_names import normalised_name
 from data.preparation import run_in_parallel
+from data.tables import encoding_problem
 from util.errors import UserError
 from util.files import written_whole
 from util.images import IMAGE_SUFFIXES
@@ -114,7 +115,10 @@ def _read_list(path: Path) -> list[str]:
             "put the published train.lst and test.lst into the folder given by --dataroot"
         ) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file with one image name per line") from None
+        told = encoding_problem(path, ".jpg")
+        raise UserError(
+            told or f"{path}: is not a text file with one image name per line"
+        ) from None
     names = list(dict.fromkeys(listed_name(line) for line in lines if line.strip()))
     if not names:
         raise UserError(f"{path}: is empty; it must have one image name per line")

@@ -3,6 +3,7 @@
 A wrong frame shows in no single row: the programs run, and every pose is beside its person.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,13 @@ _REACHED_AT_LEAST = 0.65
 _OFF_CENTRE = 0.12
 _NORMALISED = 1.5  # pixels; all key points of a person within the first two are in [0, 1] instead
 _SAME_ASPECT = 1.1
-_FEW = 3  # images, in which no chance of poses makes another frame seem right
+# Images in which no chance of poses makes another frame seem right; and enough that the arms of
+# some would reach beyond what lies between the padding.
+_FEW, _ENOUGH = 3, 40
+_PADDING_LOOKED_AT = 20  # images
+# Largest difference of colours in a row of padding, JPEG's noise; share of such rows; share of
+# images. Of 327 photos of DeepFashion squeezed into squares, 8 % have such strips at their sides.
+_PADDING_NOISE, _PADDING_ROWS, _PADDING_IMAGES = 12, 0.95, 0.9
 _TRUST = "if all is right as it is, say so with --trust_keypoints"
 
 
@@ -46,8 +53,10 @@ class ImageSize:
 def check_frame(
     poses: np.ndarray,
     frame: Frame,
+    usual: tuple[int, int] | None,
     load_size: tuple[int, int] | None,
     sizes: list[ImageSize | None],
+    read: Callable[[int], np.ndarray | None],
     places: list[str],
     path: Path,
     skip_bad_samples: bool,
@@ -57,8 +66,10 @@ def check_frame(
     Args:
         poses: (x, y) of the key points, NaN = missing.
         frame: that they are said to be in.
+        usual: the frame of the data set's published tables, if any.
         load_size: (height, width) that images get; None: not looked at.
         sizes: of the first images, as many as were looked at; None = unreadable.
+        read: gives an image by its position, uint8 [H, W, 3], or None where it is unreadable.
         places: of the annotations, for messages.
         path: of their table.
         skip_bad_samples: whether single bad poses are left out.
@@ -77,9 +88,10 @@ def check_frame(
         poses[seen],
         np.array([sizes[k].size for k in seen], dtype=np.float64).reshape(-1, 2),
         any(sizes[k].turned for k in seen),
+        usual,
     )
     _check_load_size(images, load_size)
-    reasons = _check_normalised(poses, some, frame, places, path)
+    reasons = check_normalised(poses, some, frame, places, path)
     rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
     if frame == "image":
         rest = np.intersect1d(rest, seen)  # the others are checked when they are read
@@ -88,6 +100,8 @@ def check_frame(
     more, notices = _check_outside(
         poses, rest, frame, sizes, places, path, skip_bad_samples, images
     )
+    if frame != "image":
+        _check_padding(images, frame, seen[:_PADDING_LOOKED_AT].tolist(), read, path)
     return reasons | more, notices
 
 
@@ -99,11 +113,13 @@ class _Images:
         poses: [n, K, 2].
         sizes: [n, 2], (height, width).
         turned: whether some are stored lying on their side.
+        usual: the data set's frame.
     """
 
     poses: np.ndarray
     sizes: np.ndarray
     turned: bool
+    usual: tuple[int, int] | None
 
     @property
     def is_one_size(self) -> bool:
@@ -116,37 +132,65 @@ class _Images:
 
     def better_frame(self, frame: Frame) -> str:
         """Advice that makes the key points fit, as far as the images show it; else nothing."""
-        if not len(self.poses) or self.fits(frame):
+        if not len(self.poses):
             return ""
-        own = "image"
+        own: Frame = "image"
         if self.is_one_size:
             own = tuple(self.sizes[0].astype(int).tolist())
-        if own != frame and self.fits(own):
+        fits = self.fits(frame)
+        if own != frame and (not fits or self._many_are_smaller(frame)) and self.fits(own):
             text = own if own == "image" else f"{own[0]},{own[1]}"
             whose = "each image's own pixels" if own == "image" else "the pixels of the images"
             return f"they fit {whose}: --old_size {text}"
-        if self.turned and self.fits(own, self.sizes[:, ::-1]):
+        if not fits and self.turned and self.fits(own, self.sizes[:, ::-1]):
             return (
                 "they fit the images as they are stored, before their EXIF orientation is applied: "
                 "turn the key points, or save the images without the orientation"
             )
-        if frame != "image":
+        if not fits and frame != "image":
             height, width = frame
             near = _ratio(self.aspects, width / height) < _SAME_ASPECT
             if height != width and near.all() and self.fits((width, height)):
                 return f"its width and height are swapped: --old_size {width},{height}"
-        if self.is_one_size and own != "image":
-            side = max(own)
-            moved = self.poses - ((side - own[1]) / 2, (side - own[0]) / 2)
-            if min(own) < side and _fits(moved, np.array([own], dtype=np.float64)):
-                axis, offset = (
-                    ("x", (side - own[1]) / 2) if own[1] < side else ("y", (side - own[0]) / 2)
-                )
-                return (
-                    f"they fit the images padded to {side}×{side}: subtract {offset:g} from every "
-                    f"{axis} and say --old_size {own[0]},{own[1]}"
-                )
-        return ""
+        if not fits and self.usual not in (None, frame) and self.fits(self.usual):
+            height, width = self.usual
+            return f"they fit the data set's usual frame: --old_size {height},{width}"
+        return self._padded_frame(frame, own, fits)
+
+    def _many_are_smaller(self, frame: Frame) -> bool:
+        """Whether images are smaller than the frame, so that key points in it would leave them."""
+        if frame == "image":
+            return False
+        smaller = (self.sizes * _SAME_ASPECT < frame).any(axis=1)
+        return bool(smaller.sum() >= _FEW)
+
+    def _padded_frame(self, frame: Frame, own: Frame, fits: bool) -> str:
+        """Advice where key points are those of the images padded to squares."""
+        if own == "image" or own[0] == own[1]:
+            return ""
+        side = max(own)
+        if fits:  # in the square: then of an image that was padded to it, or squeezed into it
+            if frame[0] != frame[1] or len(self.poses) < _ENOUGH:
+                return ""
+            own = tuple(round(length * frame[0] / side) for length in own)
+            side = frame[0]
+        offset = np.array([side - own[1], side - own[0]]) / 2  # x, y
+        if not _fits(self.poses - offset, np.array([own], dtype=np.float64)):
+            return ""
+        axis = 0 if offset[0] else 1
+        return (
+            f"they fit the images padded to {side}×{side}: subtract {offset[axis]:g} from every "
+            f"{'xy'[axis]} and say --old_size {own[0]},{own[1]}"
+        )
+
+    def fill_more_than(self, frame: tuple[int, int]) -> int | None:
+        """Axis (0 down, 1 across) in which all images are longer than the frame's shape."""
+        ratio = self.aspects / (frame[0] / frame[1])
+        if not len(ratio) or frame == (1, 1):
+            return None
+        if (ratio < 1 / _SAME_ASPECT).all():
+            return 1
+        return 0 if (ratio > _SAME_ASPECT).all() else None
 
     def fits(self, frame: Frame, own_sizes: np.ndarray | None = None) -> bool:
         """Whether the frame seems right (for `image`, of `own_sizes` or the images' own ones)."""
@@ -185,10 +229,24 @@ def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None
         )
 
 
-def _check_normalised(
-    poses: np.ndarray, some: np.ndarray, frame: Frame, places: list[str], path: Path
+def check_normalised(
+    poses: np.ndarray, some: np.ndarray, frame: Frame | None, places: list[str], path: Path
 ) -> dict[int, str]:
-    """Find poses whose key points are shares of the image's sides instead of pixels."""
+    """Find poses whose key points are shares of the image's sides instead of pixels.
+
+    Args:
+        poses: [N, K, 2].
+        some: positions of those that have key points.
+        frame: that they are said to be in.
+        places: of the annotations, for messages.
+        path: of their table.
+
+    Returns:
+        By position: what is wrong.
+
+    Raises:
+        UserError: many are.
+    """
     if frame == (1, 1):
         return {}
     largest = np.nanmax(poses[some], axis=(1, 2))
@@ -252,7 +310,8 @@ def _check_outside(
         )
     notices = []
     reaches_little = not outside.any() and (reach.max(axis=0) < _REACHED_SHARE).any()
-    if reaches_little and len(rest) >= _REACHED_COUNT:
+    corner = len(rest) >= _FEW and (reach.max(axis=0) < _REACHED_AT_LEAST).all()
+    if corner or (reaches_little and len(rest) >= _REACHED_COUNT):
         notices.append(
             f"{path}: key points reach only x = {x:g}, y = {y:g} in {named}: is that the frame "
             "they were made in?"
@@ -271,6 +330,44 @@ def _check_outside(
             f"{places[kept[0]]}"
         )
     return reasons, notices
+
+
+def _check_padding(
+    images: _Images, frame: tuple[int, int], seen: Sequence[int], read: Callable, path: Path
+) -> None:
+    """Raise UserError where images are padded, but the frame has the shape of what is between."""
+    axis = images.fill_more_than(frame)
+    if axis is None or len(seen) < _FEW:
+        return
+    padded = [_is_padded(pixels, frame, axis) for pixels in map(read, seen) if pixels is not None]
+    if len(padded) < _FEW or np.mean(padded) < _PADDING_IMAGES:
+        return
+    height, width = frame
+    fix = "cut it off"
+    if images.is_one_size and images.sizes[0][1 - axis] == frame[1 - axis]:  # the same scale
+        size = images.sizes[0].astype(int)
+        added = (size - frame)[axis] / 2
+        fix += f", or add {added:g} to every {'yx'[axis]} and say --old_size {size[0]},{size[1]}"
+    raise UserError(
+        f"{path}: key points are said to be in a frame of {height}×{width} (height×width), but "
+        f"images are padded {'left and right' if axis else 'above and below'}, and would be "
+        f"squeezed together with their padding: {fix}; {_TRUST}"
+    )
+
+
+def _is_padded(pixels: np.ndarray, frame: tuple[int, int], axis: int) -> bool:
+    """Whether what lies outside the frame's shape in the middle of an image is all of one colour.
+
+    Row by row, or column by column, as some repeat the edge.
+    """
+    along = (pixels if axis else pixels.swapaxes(0, 1)).astype(np.int16)
+    height, width = frame if axis else frame[::-1]
+    strip = int((along.shape[1] - along.shape[0] * width / height) / 2) - 2  # off the edge's blur
+    if strip < 2:
+        return False
+    ends = along[:, :strip], along[:, -strip:]
+    flat = [np.ptp(end, axis=1).max(axis=1) <= _PADDING_NOISE for end in ends]
+    return bool((flat[0] & flat[1]).mean() >= _PADDING_ROWS)
 
 
 def _seem_swapped(poses: np.ndarray) -> bool:

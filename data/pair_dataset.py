@@ -151,6 +151,7 @@ class PairDataset(Dataset):
             self.annotation_path,
             self.image_folder,
             frame=self.old_size,
+            usual_frame=self.default_old_size,
             load_size=self.load_size,
             keypoint_count=keypoint_count,
             missing=self.missing,
@@ -177,26 +178,7 @@ class PairDataset(Dataset):
             default=cls.default_load_size,
             help="height,width of the network's images in pixels; one number is a square",
         )
-        group.add_argument(
-            "--old_size",
-            type=frame,
-            default=cls.default_old_size,
-            help="height,width of the frame that annotated key points refer to; image: each "
-            "image's own pixels; 1: shares of its width and height",
-        )
-        group.add_argument(
-            "--missing",
-            type=int,
-            choices=(0, -1),
-            default=None,
-            help="0: key points at (0, 0) are missing, -1: they are there; if not given, a table "
-            "with such key points is refused",
-        )
-        group.add_argument(
-            "--trust_keypoints",
-            action="store_true",
-            help="leave out the check that key points fit --old_size and the images' sizes",
-        )
+        add_keypoint_options(group, cls.default_old_size)
         group.add_argument(
             "--structure_nc",
             type=positive_int,
@@ -465,6 +447,29 @@ class PairDataset(Dataset):
             if not filecmp.cmp(found[0], other, shallow=False):
                 raise UserError(f"{found[0]} and {other} differ; keep the one that is meant")
         return found[0]
+
+
+def add_keypoint_options(group: argparse._ActionsContainer, old_size: Frame | None) -> None:
+    """Add the options that say how key points are written; `old_size` is a default."""
+    group.add_argument(
+        "--old_size",
+        type=frame,
+        default=old_size,
+        help="height,width of the frame that annotated key points refer to; image: each image's "
+        "own pixels; 1: shares of its width and height",
+    )
+    group.add_argument(
+        "--missing",
+        type=int,
+        choices=(0, -1),
+        help="0: key points at (0, 0) are missing, -1: they are there; if not given, a table with "
+        "such key points is refused",
+    )
+    group.add_argument(
+        "--trust_keypoints",
+        action="store_true",
+        help="leave out the check that key points fit --old_size and the images' sizes",
+    )
 
 
 def _to_float32(pose: np.ndarray) -> np.ndarray:

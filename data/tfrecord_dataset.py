@@ -50,8 +50,14 @@ class TFRecordDataset(PairDataset):
             )
         self.pairs_path = self.image_folder = root
         paths = find_shards(root, self.phase)
-        self._pairs = [place for path in paths for place in find_records(path)][:max_dataset_size]
         self.notices, self.bad_rows = [], []
+        places = []
+        for path in paths:
+            if self.skip_bad_samples and path.stat().st_size == 0:
+                self.notices.append(f"{path}: is empty (0 bytes); left out (--skip_bad_samples)")
+            else:
+                places += find_records(path)
+        self._pairs = places[:max_dataset_size]
         if not self._pairs:
             raise UserError(f"{paths[0]}: holds no records")
         self._stored_size = self._first_size()

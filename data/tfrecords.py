@@ -58,12 +58,17 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
         count: look for the first so many; None = all, with a progress bar on terminals.
 
     Raises:
-        UserError: the file cannot be read, is cut off, or a length is damaged or not one.
+        UserError: the file cannot be read, is empty or cut off, or a length is damaged or not one.
     """
     places: list[RecordPlace] = []
     hidden = None if count is None else True
     try:
         size = path.stat().st_size
+        if size == 0:
+            raise UserError(
+                f"{path}: is empty (0 bytes): copy the file again, or go on without it with "
+                "--skip_bad_samples"
+            )
         with (
             open(path, "rb", buffering=0) as file,
             tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=hidden) as bar,

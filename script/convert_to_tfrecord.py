@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         UserError: bad options, tables, images, or a folder that cannot be written.
     """
     from data import find_dataset
+    from data.pair_dataset import add_keypoint_options
     from data.tfrecord_schema import SCHEMAS
     from data.tfrecord_writer import write_records
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--skip_bad_samples", action="store_true", help="leave out rows and images that are bad"
     )
+    add_keypoint_options(parser, None)
     options = parser.parse_all(arguments)
 
     root = options.dataroot or f"./dataset/{options.dataset_mode}"
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.phase,
         max_dataset_size=options.max_dataset_size,
         skip_bad_samples=options.skip_bad_samples,
+        old_size=options.old_size,
+        missing=options.missing,
+        trust_keypoints=options.trust_keypoints,
     )
     for notice in dataset.notices:
         print(f"Data: {notice}", flush=True)

@@ -43,6 +43,10 @@ def build_metrics_parser() -> Parser:
         help="whose body the masks are; PG2's own scorer took the source by mistake",
     )  # fmt: skip
     add("--old_size", type=size, help="height,width of the frame of --annotation; None: as usual")
+    add(
+        "--missing", type=int, choices=(0, -1),
+        help="0: key points at (0, 0) are missing, -1: they are there; None refuses such tables",
+    )  # fmt: skip
     add("--flow_path", help="folder of true flow (synthetic data); results need --save_flow")
     add(
         "--gallery",

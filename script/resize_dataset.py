@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         UserError: bad options, a folder without images, or one that cannot be written.
     """
     from data import dataset_names, find_dataset
+    from data.image_names import files_not_read
     from data.resizing import resize_folder, resize_records, resized_folder_name
     from data.tfrecord_dataset import TFRecordDataset, stored_size
     from util.device import cpu_cores
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             target = root / resized_folder_name(phase, new_size)
             report = resize_folder(root / phase, target, new_size, **how)
+            if other_files := files_not_read(root / phase):
+                print(f"warning: {other_files}", file=sys.stderr)
         print(
             f"{report.folder}: {report.found} images found, {report.written} written, "
             f"{report.skipped} there already, {len(report.unreadable)} unreadable"

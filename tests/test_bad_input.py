@@ -261,7 +261,7 @@ def test_a_key_point_outside_can_be_skipped_but_a_wrong_frame_cannot(place):
     for skip in (False, True):
         message = data.error(skip_bad_samples=skip)
         assert "5 of 6 images, such as row 2 ('p0.png'); name the frame" in message
-        assert "--old_size 256,256" in message and "--skip_bad_samples" not in message
+        assert "--old_size height,width" in message and "--skip_bad_samples" not in message
 
 
 @pytest.mark.parametrize(("x", "kept"), [(67, True), (100, False)])
@@ -287,8 +287,14 @@ def test_a_frame_that_is_much_too_large_is_told(tmp_path):
     rows = [annotation_row(name, y=[120, *POSE[1:]], x=[60, *POSE[1:]]) for name in data.names]
     data.write_annotation(rows)
     assert data.dataset().notices == []
+    message = data.error(old_size=(256, 256))
+    assert "reach x = 60, y = 120" in message and "the frame of 256×256" in message
+    assert "--old_size 128,64" in message and "--trust_keypoints" in message
+    assert len(data.dataset(old_size=(256, 256), trust_keypoints=True)) == 99
+    # Nor do they fit the images: nothing says which frame is right.
+    data.write_annotation([annotation_row(n, y=[52, *POSE[1:]]) for n in data.names])
     (notice,) = data.dataset(old_size=(256, 256)).notices
-    assert "reach only x = 60, y = 120 in a frame of 256×256" in notice and "--old_size" in notice
+    assert "reach only x = 27, y = 52 in the frame of 256×256" in notice and "--old_size" in notice
 
 
 def test_results_folder_that_cannot_be_written(place, monkeypatch):

@@ -149,7 +149,7 @@ def test_resize_as_a_user_runs_it(download):
     """The ground truth is, to the bit, the image the data set gives as P2."""
     split_fashion(download)
     names = list(TRAIN.values())
-    pose = list(range(18))
+    pose = list(range(1, 19))
     (download / "fasion-pairs-train.csv").write_text(f"from,to\n{names[0]},{names[1]}\n")
     (download / "fasion-annotation-train.csv").write_text(
         "name:keypoints_y:keypoints_x\n" + "".join(f"{n}: {pose}: {pose}\n" for n in names)

@@ -18,7 +18,8 @@ import pytest
 import torch
 from market_folder import Folder, annotation_row
 
-from data.annotations import list_images, read_pair_table
+from data.annotations import read_pair_table
+from data.image_names import list_images
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
 from util.checkpoints import load_network, load_training_state

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from data import create_dataset, create_loader
-from data.annotations import list_images
+from data.image_names import list_images
 from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder

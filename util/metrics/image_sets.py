@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data.annotations import list_images
+from data.image_names import list_images
 from util.errors import UserError
 from util.files import written_whole
 from util.images import read_image

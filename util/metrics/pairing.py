@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.annotations import list_images
+from data.image_names import list_images
 from util.errors import UserError
 from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts, pair_name
 from util.result_table import TABLE_NAME, ResultRow, read_table

@@ -10,6 +10,7 @@ import torch
 
 from data.annotations import read_poses
 from data.body_mask import disc_body_mask, limb_body_mask
+from data.image_names import files_not_read
 from util.errors import UserError
 from util.metrics.arguments import (
     check_paths,
@@ -93,6 +94,10 @@ def run_metrics(options: argparse.Namespace) -> int:
     report = Report(name=name.name, protocol=options.protocol, results={})
     report.problems += found.problems
     report.warnings += found.warnings
+    folders = filter(None, (options.distorated_path, options.gt_path, options.fid_real_path))
+    report.warnings += filter(
+        None, (files_not_read(Path(folder)) for folder in folders if Path(folder).is_dir())
+    )
     masks = None
     if any(kind.masked for kind in kinds.values()):
         masks = _body_masks(options, results, report)
@@ -130,7 +135,12 @@ def _body_masks(
 ) -> BodyMasks:
     part = 0 if options.mask_pose == "source" else 1
     names = {result.pair: result.stems[part] for result in results if result.stems}
-    poses, notice = read_poses(Path(options.annotation), sorted(set(names.values())))
+    poses, notice = read_poses(
+        Path(options.annotation),
+        sorted(set(names.values())),
+        frame=options.old_size,
+        missing=options.missing,
+    )
     if notice:
         report.warnings.append(notice)
     draw = disc_body_mask if options.protocol == "pg2" else limb_body_mask

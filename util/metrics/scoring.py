@@ -182,7 +182,7 @@ def _read(path: Path, notices: list[str]) -> np.ndarray:
     picture = read_image(path)
     with Image.open(path) as stored:
         if stored.mode != "RGB":
-            change = "transparency dropped" if "A" in stored.mode else "converted to RGB"
+            change = "transparency blended on white" if "A" in stored.mode else "converted to RGB"
             notices.append(f"stored as {stored.mode}, {change}")
     return np.array(picture)
 
