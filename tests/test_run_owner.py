@@ -108,10 +108,10 @@ def test_stage_1_does_not_go_on_over_stage_2(root, train, where, told_by):
     assert content(root) == before
 
 
-def test_the_advice_to_train_stage_1_on_elsewhere_works(root, train):
+@pytest.mark.parametrize("source", ["both:poseflownet_latest", "both"])
+def test_the_advice_to_train_stage_1_on_elsewhere_works(root, train, source):
     before = content(root / "both")
-    advice = ["--init_from=both:poseflownet_latest", "--name=other"]
-    output = succeed(train(STAGE_1, *advice, "--niter=2"))
+    output = succeed(train(STAGE_1, f"--init_from={source}", "--name=other", "--niter=2"))
     assert "iterations 2 to 2" in output
     assert state(root / "other")["iteration"] == 2
     assert content(root / "both") == before
