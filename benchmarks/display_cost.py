@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -26,6 +27,7 @@ from options.parser import Parser, run_program
 from options.train_options import parse_train_options
 from script.make_synthetic_dataset import main as make_synthetic_dataset
 from util.argument_types import positive_int
+from util.display.base import Displays
 from util.errors import UserError
 from util.training import Trainer
 
@@ -100,10 +102,11 @@ class Measurement:
         self.ends: list[float] = []
         self.cpu_times: list[float] = []
         self.output = io.StringIO()
-        with contextlib.redirect_stdout(self.output):
+        with contextlib.redirect_stdout(self.output), contextlib.ExitStack() as patches:
             trainer = Trainer(parse_train_options(arguments))
-            for method in ("scalars", "pictures"):
-                setattr(trainer.display, method, self._timed(getattr(trainer.display, method)))
+            for method in ("scalars", "pictures"):  # the display itself is made by `run`
+                timed = self._timed(getattr(Displays, method))
+                patches.enter_context(mock.patch.object(Displays, method, timed))
             step = trainer.model.training_step
 
             def timed_step(*parameters: object) -> dict[str, torch.Tensor]:

@@ -1,13 +1,12 @@
 """A run's folder is written by the run that owns it; what a checkpoint is, the next run knows."""
 
-import hashlib
 import json
 import os
 import shutil
 
 import pytest
 import torch
-from helpers import MARKET, assert_one_line_error, run_here, same
+from helpers import MARKET, assert_one_line_error, run_here
 
 QUICK = [
     *MARKET, "--batchSize=1", "--no_html", "--eval_iters_freq=0", "--nThreads=0", "--print_freq=1",
@@ -25,12 +24,15 @@ def succeed(process):
 
 
 def content(folder):
-    """Content of all files below a folder by relative path."""
-    return {
-        path.relative_to(folder): hashlib.sha1(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    """All files below a folder by relative path: text, or what tells a checkpoint's file."""
+    return {path.relative_to(folder): told(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def told(path):
+    """A checkpoint has hundreds of megabytes, and a copy keeps its time of change."""
+    stat = path.stat()
+    is_large = path.suffix == ".pth"
+    return (stat.st_size, stat.st_mtime_ns) if is_large else path.read_bytes()
 
 
 def copied(source, target):
@@ -92,33 +94,6 @@ def test_stage_2_anew_from_stage_1_loses_neither(root, train):
     assert len(stage_1) == 2 and stage_1.items() <= after.items()
     assert state(root / "both")["model"] == "pose"
     assert state(root / "both", "poseflownet_latest")["model"] == "poseflownet"
-    succeed(train("--name=both", *RESTART))  # any number of times
-    assert content(root / "both.earlier-1") == before
-    assert content(root / "both.earlier-2") == after
-    assert stage_1.items() <= content(root / "both").items()
-
-
-def test_a_kept_file_is_never_replaced(root, train):
-    """Stage 1 was trained on, under the same name, after a stage 2 that saved nothing."""
-    folder = root / "one"
-    for path in list(folder.glob("latest_*.pth")):
-        path.with_name(f"poseflownet_{path.name}").write_bytes(b"older")
-    before = content(folder)
-    succeed(train("--name=one", STAGE_2, "--continue_train"))
-    assert content(root / "one.earlier-1") == before
-    kept = {p.name: data for p, data in content(folder).items() if "poseflownet" in p.name}
-    assert kept == {
-        f"poseflownet_{p.name}": data for p, data in before.items() if p.name.startswith("latest_")
-    }
-
-
-def test_a_stage_2_cut_off_before_its_first_save_starts_again_in_place(root, train):
-    for path in list((root / "one").glob("latest_*.pth")):
-        os.link(path, path.with_name(f"poseflownet_{path.name}"))
-    kept = state(root / "one", "poseflownet_latest")
-    succeed(train("--name=one", STAGE_2, "--continue_train"))
-    assert not (root / "one.earlier-1").exists()
-    assert same(state(root / "one", "poseflownet_latest"), kept)
 
 
 @pytest.mark.parametrize("where", ["", "--which_iter=poseflownet_latest"])
@@ -133,10 +108,10 @@ def test_stage_1_does_not_go_on_over_stage_2(root, train, where, told_by):
     assert content(root) == before
 
 
-def test_the_advice_to_train_stage_1_on_elsewhere_works(root, train):
+@pytest.mark.parametrize("source", ["both:poseflownet_latest", "both"])
+def test_the_advice_to_train_stage_1_on_elsewhere_works(root, train, source):
     before = content(root / "both")
-    advice = ["--init_from=both:poseflownet_latest", "--name=other"]
-    output = succeed(train(STAGE_1, *advice, "--niter=2"))
+    output = succeed(train(STAGE_1, f"--init_from={source}", "--name=other", "--niter=2"))
     assert "iterations 2 to 2" in output
     assert state(root / "other")["iteration"] == 2
     assert content(root / "both") == before
@@ -161,11 +136,7 @@ def test_many_stages_2_from_one_stage_1(root, train):
     assert "both/poseflownet_latest_state.pth, network G: took" in output
     assert "RANDOM weights, without stage 1" not in output
     assert state(root / "new")["iteration"] == 1
-    succeed(train(STAGE_2, "--name=new2", "--init_from=one"))
-    assert same(state(root / "new")["networks"], state(root / "new2")["networks"])
     assert content(root / "both") == before
-    goes_on = succeed(train(STAGE_2, "--name=new", "--continue_train", "--niter=2"))
-    assert "iterations 2 to 2" in goes_on
 
 
 @pytest.mark.parametrize(
@@ -182,10 +153,11 @@ def test_stage_2_does_not_push_its_stage_1_aside(root, train, name, ways):
     assert content(root) == before
 
 
-def test_from_scratch_is_said(root, train):
-    output = succeed(train("--name=one", STAGE_2, "--from_scratch"))
-    assert "RANDOM weights, without stage 1" in output
-    assert f"moved to {root / 'one.earlier-1'}" in output
+def test_without_stage_1_is_said(root, train):
+    for arguments in (["--name=one", "--from_scratch"], ["--name=new"]):
+        process = train(*arguments, STAGE_2, "--iter_count=2")
+        assert_one_line_error(process, "--niter")  # as far as needed here
+        assert "RANDOM weights, without stage 1" in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -254,6 +226,7 @@ def test_what_contradicts_the_weights_is_refused(root, train, recorded, wrong):
     if recorded == "train_opt.txt":  # all that runs of earlier versions have
         saved = state(folder)
         del saved["run"]["options"]
+        (folder / "latest_state.pth").unlink()  # it has a second name
         torch.save(saved, folder / "latest_state.pth")
     before = content(root)
     process = train(*PG2, "--continue_train", "--niter=2", wrong)

@@ -13,25 +13,54 @@ from util.run_folder import keep_stage
 from util.training import short_losses
 
 
-def files(folder):
-    return {path.name: path.read_text() for path in folder.iterdir()}
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def saved(folder, label, model, content=0.0):
+    """A checkpoint as far as its files tell whose it is; gives their names."""
+    for part in ("net_G", "state"):
+        save_file({"model": model, "x": torch.tensor(content)}, folder / f"{label}_{part}.pth")
+    return {f"{label}_net_G.pth", f"{label}_state.pth"}
+
+
+def value(folder, name):
+    return torch.load(folder / name, weights_only=True)["x"].item()
 
 
 def test_the_stage_before_keeps_its_checkpoints(tmp_path):
-    for name in ("latest_net_G.pth", "latest_state.pth", "20_net_G.pth", "20_state.pth", "log.txt"):
-        (tmp_path / name).write_text(name)
-    keep_stage(tmp_path, "poseflownet")
-    assert files(tmp_path) == {
-        "latest_net_G.pth": "latest_net_G.pth",  # what the next stage has just read
-        "latest_state.pth": "latest_state.pth",
-        "poseflownet_latest_net_G.pth": "latest_net_G.pth",
-        "poseflownet_latest_state.pth": "latest_state.pth",
-        "poseflownet_20_net_G.pth": "20_net_G.pth",
-        "poseflownet_20_state.pth": "20_state.pth",
-        "log.txt": "log.txt",
-    }
-    keep_stage(tmp_path, "other")  # what is kept already stays as it is
-    assert (tmp_path / "poseflownet_20_net_G.pth").read_text() == "20_net_G.pth"
+    folder = tmp_path / "run"
+    latest, numbered = (saved(folder, label, "poseflownet", 1.0) for label in ("latest", "20"))
+    (folder / "log.txt").write_text("log")
+    kept = {f"poseflownet_{name}" for name in latest | numbered}
+    for _ in range(2):  # again after a stage 2 that was cut off before its first save
+        keep_stage(folder, "poseflownet")
+        # `latest` stays until the next stage has saved its own: that has just read it.
+        assert names(folder) == {*latest, *kept, "log.txt"}
+    assert names(tmp_path) == {"run"}
+
+
+def test_what_is_no_checkpoint_of_the_stage_before_is_not_kept_as_one(tmp_path):
+    folder, earlier = tmp_path / "run", tmp_path / "run.earlier-1"
+    kept = saved(folder, "poseflownet_latest", "poseflownet", 1.0)
+    of_stage_2 = saved(folder, "latest", "pose", 2.0) | saved(folder, "30", "pose", 2.0)
+    unknown = saved(folder, "40", "poseflownet", 3.0)
+    (folder / "40_state.pth").unlink()
+    keep_stage(folder, "poseflownet")
+    assert names(folder) == kept
+    assert names(earlier) == (kept | of_stage_2 | unknown) - {"40_state.pth"}
+    assert value(folder, "poseflownet_latest_net_G.pth") == 1
+
+
+def test_a_kept_file_is_never_replaced(tmp_path):
+    """Stage 1 was trained on, under the same name, after a stage 2 that saved nothing."""
+    folder, earlier = tmp_path / "run", tmp_path / "run.earlier-1"
+    saved(folder, "poseflownet_latest", "poseflownet", 1.0)
+    saved(folder, "latest", "poseflownet", 2.0)
+    keep_stage(folder, "poseflownet")
+    assert value(folder, "poseflownet_latest_net_G.pth") == 2
+    assert value(earlier, "poseflownet_latest_net_G.pth") == 1
+    assert value(earlier, "latest_net_G.pth") == 2
 
 
 def test_stage_1_does_not_train_on_over_a_stage_2_checkpoint(tmp_path):

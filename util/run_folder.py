@@ -2,7 +2,6 @@
 
 import argparse
 import filecmp
-import os
 import re
 import shutil
 from pathlib import Path
@@ -168,23 +167,19 @@ def keep_stage(folder: Path, model: str) -> None:
         earlier = move_aside(folder)
         folder.mkdir()
         for name, path in {**kept, **own}.items():
-            _second_name(earlier / path.name, folder / name)
+            _copy(earlier / path.name, folder / name)
     else:
         for name, path in own.items():
             if path.name.startswith("latest_"):  # stays until the next stage has saved its own
-                _second_name(path, folder / name)
+                _copy(path, folder / name)
             else:
                 path.replace(folder / name)
     print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
 
 
-def _second_name(path: Path, other: Path) -> None:
-    """Give a file that is only ever replaced, never changed, a second name; else copy it."""
-    if other.exists():
-        return
-    try:
-        os.link(path, other)
-    except OSError:  # a file system without links
+def _copy(path: Path, other: Path) -> None:
+    """Copy a checkpoint unless the copy is there; no link, for people copy files over others."""
+    if not other.exists():
         with written_whole(other) as temporary:
             shutil.copy2(path, temporary)
 

@@ -178,7 +178,9 @@ class Trainer:
         folder = Path(options.checkpoints_dir) / name
         if not folder.is_dir():
             raise UserError(f"--init_from: there is no run {folder}; check --checkpoints_dir")
-        return folder, label or kept_label(folder, self.model.earlier_stage) or "latest"
+        stages = (self.model.earlier_stage, options.model)
+        kept = next(filter(None, (kept_label(folder, stage) for stage in stages)), None)
+        return folder, label or kept or "latest"
 
     def _open_records(self) -> None:
         """Make the run's folder, an earlier one being moved aside, and begin the records in it."""
