@@ -3,7 +3,11 @@
 python -m script.import_pg2_checkpoint path/to/model.ckpt-60000 --name pg2_market
 """
 
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
 from util.argument_types import folder_name
