@@ -3,15 +3,17 @@
 import ast
 import multiprocessing
 import os
+import runpy
 import sys
 import time
 import types
 from pathlib import Path
 
 import pytest
-from helpers import PROJECT, assert_one_line_error, run_here, run_python
+from helpers import PROJECT
 
 from data import worker_failures
+from options import parser
 from util.errors import UserError
 from util.run_lock import RunLock
 
@@ -44,14 +46,11 @@ def test_every_program_starts_as_a_file(path, monkeypatch):
     """Python then looks for packages in script/ alone, if the program does not see to it."""
     elsewhere = [entry for entry in sys.path if Path(entry).resolve() != PROJECT]
     monkeypatch.setattr(sys, "path", [str(path.parent), *elsewhere])
-    process = run_here(f"script/{path.name}", "--no_such_option")
-    assert process.returncode == 2 and process.stderr.startswith("error: ")
+    started = []
+    monkeypatch.setattr(parser, "run_program", started.append)
+    runpy.run_path(str(path), run_name="__main__")
+    assert len(started) == 1
     assert sys.path[0] == str(PROJECT) and str(path.parent) not in sys.path
-
-
-def test_one_of_them_indeed(tmp_path):
-    process = run_python(str(PROJECT / "script" / "compare_runs.py"), folder=tmp_path)
-    assert_one_line_error(process, "DIR")
 
 
 def used_names(path):
