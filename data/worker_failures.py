@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
@@ -104,6 +105,8 @@ def _dead_readers(dataset: PairDataset) -> dict[int, str]:
 
 
 def _is_dead(pid: int) -> bool:
+    if not hasattr(os, "waitid"):  # macOS, Windows
+        return pid not in {os.getpid(), *(child.pid for child in active_children())}
     try:  # leaves it to be waited for by the one who started it
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:  # waited for already

@@ -17,8 +17,13 @@ from util.files import written_whole
 from util.network_record import write_network_record
 from util.run_folder import holds_run, models_of
 from util.run_lock import RunLock
-from util.tensorflow_checkpoint import TensorFlowCheckpoint
+from util.tensorflow_checkpoint import (
+    TensorFlowCheckpoint,
+    TensorFlowV1Checkpoint,
+    open_checkpoint,
+)
 
+AnyCheckpoint = TensorFlowCheckpoint | TensorFlowV1Checkpoint
 STEP_NAMES = ("step", "global_step")
 # Where a checkpoint tells the options of its networks: the last dimension of these.
 WIDTHS = {
@@ -81,15 +86,15 @@ class ConvertedCheckpoint:
 
 
 def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
-    """Read a TensorFlow V2 checkpoint of PG2; layout and widths are found from its variables.
+    """Read a TensorFlow checkpoint of PG2; layout and widths are found from its variables.
 
     Args:
-        prefix: path of the checkpoint's files without `.index`.
+        prefix: path of the checkpoint's files without `.index`, or what `open_checkpoint` takes.
 
     Raises:
         UserError: the files cannot be read, are damaged, or hold something else than PG2.
     """
-    checkpoint = TensorFlowCheckpoint(prefix)
+    checkpoint = open_checkpoint(prefix)
     used = [name for name in checkpoint.variables if _unused_kind(name) is None]
     weights = {name: tensorflow_weights(layout, layout.size) for name, layout in LAYOUTS.items()}
     chosen = min(weights, key=lambda name: len(weights[name].keys() ^ set(used)))
@@ -134,7 +139,7 @@ def import_checkpoint(
     Beside them `import.txt` keeps what was found. Optimiser states are not taken over.
 
     Args:
-        prefix: path of the checkpoint's files without `.index`.
+        prefix: path of the checkpoint's files without `.index`, or what `open_checkpoint` takes.
         folder: the experiment's folder, made if need be.
         overwrite: whether the `latest` checkpoint of an earlier experiment there may be replaced.
 
@@ -168,7 +173,7 @@ def _unused_kind(name: str) -> str | None:
     return next(kinds, None)
 
 
-def _last_dimension(checkpoint: TensorFlowCheckpoint, name: str) -> int:
+def _last_dimension(checkpoint: AnyCheckpoint, name: str) -> int:
     shape = checkpoint.variables[name].shape
     if not shape or not shape[-1]:
         raise UserError(f"{checkpoint.prefix}: '{name}' has shape {list(shape)}: is this PG2?")
@@ -176,7 +181,7 @@ def _last_dimension(checkpoint: TensorFlowCheckpoint, name: str) -> int:
 
 
 def _convert(
-    checkpoint: TensorFlowCheckpoint,
+    checkpoint: AnyCheckpoint,
     name: str,
     rearrange: Rearrange,
     shape: torch.Size,

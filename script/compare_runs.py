@@ -7,7 +7,11 @@ by how much a run differs from the baseline on the same pairs, with a bootstrap 
 """
 
 import shutil
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
 from util.argument_types import positive_float, positive_int, seed

@@ -7,6 +7,9 @@ python -m script.convert_to_tfrecord --dataset_mode=market --dataroot=dataset/ma
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
 

@@ -9,6 +9,9 @@ import contextlib
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from options.parser import Parser, run_program
 from util.argument_types import port
 from util.dashboard_assets import ensure_assets, static_folder

@@ -1,9 +1,13 @@
-"""Import pretrained PG2 weights from a TensorFlow V2 checkpoint, without TensorFlow.
+"""Import pretrained PG2 weights from a TensorFlow checkpoint, without TensorFlow.
 
 python -m script.import_pg2_checkpoint path/to/model.ckpt-60000 --name pg2_market
 """
 
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
 from util.argument_types import folder_name
@@ -20,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m script.import_pg2_checkpoint", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("checkpoint", help="path of the checkpoint's files without .index")
+    parser.add_argument(
+        "checkpoint", help="path of the checkpoint's files without .index, or their folder"
+    )
     parser.add_argument("--name", type=folder_name, required=True, help="name of the experiment")
     parser.add_argument("--checkpoints_dir", default="./result", help="folder of the experiments")
     parser.add_argument(

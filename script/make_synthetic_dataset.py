@@ -4,6 +4,12 @@ python -m script.make_synthetic_dataset --layout market --out dataset/synthetic
 python -m script.make_synthetic_dataset --layout fashion --out dataset/synthetic_fashion
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from options.parser import Parser, run_program
 from util.argument_types import non_negative_int, positive_int
 

@@ -7,6 +7,12 @@ Writes eval_results/fashion.csv (one line) and eval_results/fashion_metrics/ (me
 protocol of every figure, metrics.csv per image, the gallery). Exit code 1: something was left out.
 """  # noqa: E501
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from options.parser import Parser, run_program
 from util.argument_types import non_negative_int, positive_int, size
 

@@ -1,7 +1,11 @@
 """Write the options tables of README.md from the parsers: python -m script.options_table."""
 
 import argparse
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
 from util.errors import UserError

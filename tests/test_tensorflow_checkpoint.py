@@ -11,14 +11,18 @@ from tensorflow_files import (
     entry,
     golden_checkpoint,
     golden_json,
+    snappy,
     write_checkpoint,
+    write_partitioned,
     write_table,
+    write_v1,
 )
 
 from util.crc32c import masked_crc32c
 from util.errors import UserError
 from util.protobuf import read_fields, read_varint, varint
-from util.tensorflow_checkpoint import TensorFlowCheckpoint, Variable
+from util.snappy import decompress
+from util.tensorflow_checkpoint import TensorFlowCheckpoint, Variable, open_checkpoint
 
 NAME = "Pose_AE/G/Conv_1/weights"
 OTHER = "UAEnoFC/G/Conv/biases"
@@ -209,7 +213,7 @@ def test_missing_variable(golden):
     assert "no variable 'Pose_AE/G/Conv_99/weights'" in message and "351 others" in message
 
 
-@pytest.mark.parametrize(("compression", "kind"), [(1, "Snappy"), (2, "Zstandard"), (9, "kind 9")])
+@pytest.mark.parametrize(("compression", "kind"), [(2, "Zstandard"), (9, "kind 9")])
 def test_compressed_index(tmp_path, compression, kind):
     prefix = write_checkpoint(tmp_path / "model.ckpt", VARIABLES)
     write_table(tmp_path / "model.ckpt.index", {"": b"\x08\x01"}, compression)
@@ -220,7 +224,7 @@ def test_compressed_index(tmp_path, compression, kind):
 @pytest.mark.parametrize("content", [b"", b"text\n" * 40, bytes(4096)])
 def test_other_files_are_no_checkpoints(tmp_path, content):
     (tmp_path / "other.index").write_bytes(content)
-    assert "is no index of a TensorFlow V2 checkpoint" in error_of(tmp_path / "other")
+    assert "is no file of a TensorFlow checkpoint" in error_of(tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -252,8 +256,137 @@ def test_values_that_are_not_read(tmp_path):
     checkpoint = TensorFlowCheckpoint(tmp_path / "model")
     assert checkpoint.variables["text"] == Variable((4,), "string")
     for name, reason in (
-        ("sliced", "in slices"),
+        ("sliced", "a slice of 'sliced' is not in it"),
         ("text", "as string"),
         ("too large", "does not fit its 16 bytes"),
     ):
         assert reason in error_of(tmp_path / "model", name)
+
+
+# Older and other forms.
+
+NUMBERS = {
+    **VARIABLES,
+    "a/weights": np.linspace(-2, 2, 15, dtype=np.float32).reshape(3, 5),
+    "count": np.array([-1, 2**31 - 1], np.int32),
+    "flag": np.array([True, False]),
+    "long": np.array([-5, 2**40], np.int64),
+    "double": np.array([0.1, -1e300]),
+    "a/half": np.array([0.5, -2], np.float16),
+}
+
+
+def assert_holds(checkpoint, variables):
+    assert checkpoint.variables.keys() == variables.keys()
+    for name, expected in variables.items():
+        value = checkpoint.read(name)
+        assert value.dtype == expected.dtype and value.shape == expected.shape, name
+        assert np.array_equal(value, expected), name
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("shards", [0, 2])
+def test_the_form_before_tensorflow_1(tmp_path, packed, shards):
+    prefix = write_v1(tmp_path / "model.ckpt-7", NUMBERS, shards, packed)
+    assert_holds(open_checkpoint(prefix), NUMBERS)
+    if shards:
+        (tmp_path / "model.ckpt-7-00001-of-00002").unlink()
+        with pytest.raises(UserError, match="1 files of 2 are there"):
+            open_checkpoint(prefix)
+
+
+def test_damage_of_the_older_form(tmp_path):
+    path = write_v1(tmp_path / "model.ckpt-7", NUMBERS)
+    content = path.read_bytes()
+    for position in range(0, len(content) - 48, 7):
+        if is_meta_block(content, position):
+            continue
+        flip(path, position)
+        with pytest.raises(UserError) as caught:
+            checkpoint = open_checkpoint(path)
+            for name in NUMBERS:
+                checkpoint.read(name)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        path.write_bytes(content)
+    write_v1(path, {"a": np.ones((2, 3), np.float32)}, lacking=1)
+    with pytest.raises(UserError, match="a slice of 'a' is not in it"):
+        open_checkpoint(path).read("a")
+
+
+@pytest.mark.parametrize("form", ["V1", "V2"])
+def test_partitioned_variables(tmp_path, form):
+    array = np.arange(200 * 6, dtype=np.float32).reshape(200, 6)
+    cuts = [((0, 64), None), ((64, 136), (0, 2)), ((64, 136), (2, 4))]
+    prefix = tmp_path / "model.ckpt"
+    if form == "V1":
+        write_v1(prefix, {"w": array, "b": array[0]}, cuts={"w": cuts})
+    else:
+        write_partitioned(prefix, {"b": array[0]}, "w", array, cuts)
+    assert_holds(open_checkpoint(prefix), {"w": array, "b": array[0]})
+
+
+def test_a_compressed_index_is_read(tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", VARIABLES, compress=snappy)
+    assert_holds(open_checkpoint(prefix), VARIABLES)
+
+
+def test_snappy():
+    for text in (b"", b"a", b"abcd" * 900, bytes(range(256)) * 300, b"x" * 70_000):
+        assert decompress(snappy(text)) == text
+    # The copies that it has no use for: from two and four bytes of distance, over what they write.
+    assert decompress(b"\x09\x00a\x1e\x01\x00") == b"a" * 9
+    assert decompress(b"\x09\x00a\x1f\x01\x00\x00\x00") == b"a" * 9
+    for damaged in (b"\x09\x00a", b"\x09\x00a\x1e\x02\x00", b"\x09\x00a\x1e\x00\x00", b""):
+        with pytest.raises(ValueError, match=r"compressed data|does not end"):
+            decompress(damaged)
+
+
+def noted(folder, path):
+    (folder / "checkpoint").write_text(
+        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "old"\n'
+    )
+
+
+@pytest.mark.parametrize("note", ["model.ckpt-7", "/of/another/machine/model.ckpt-7",
+                                  "C:\\\\runs\\\\model.ckpt-7", None])  # fmt: skip
+@pytest.mark.parametrize("write", [write_checkpoint, write_v1])
+def test_a_folder_or_its_note_names_a_checkpoint(tmp_path, note, write):
+    write(tmp_path / "model.ckpt-7", VARIABLES)
+    if note:
+        write(tmp_path / "model.ckpt-8", {"newer": np.ones(1, np.float32)})
+        noted(tmp_path, note)
+        assert_holds(open_checkpoint(tmp_path / "checkpoint"), VARIABLES)
+    assert_holds(open_checkpoint(tmp_path), VARIABLES)
+
+
+def test_a_saved_model_s_folder(tmp_path):
+    (tmp_path / "variables").mkdir()
+    write_checkpoint(tmp_path / "variables" / "variables", VARIABLES)
+    assert_holds(open_checkpoint(tmp_path), VARIABLES)
+
+
+def test_what_names_no_checkpoint_is_told_what_is_there(tmp_path):
+    def message(path):
+        with pytest.raises(UserError) as caught:
+            open_checkpoint(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no TensorFlow checkpoint in it" in message(tmp_path)
+    noted(tmp_path, "gone")
+    assert "names gone, which is not there" in message(tmp_path)
+    write_checkpoint(tmp_path / "model.ckpt-7", {"a": np.ones(99)})
+    write_v1(tmp_path / "model.ckpt-8", VARIABLES, 2)
+    assert "model.ckpt-7" in message(tmp_path) and "model.ckpt-8" in message(tmp_path)
+    assert f"the folder has {tmp_path / 'model.ckpt-7'}" in message(tmp_path / "model.ckpt")
+    (tmp_path / "checkpoint").write_text("\0")
+    assert "names no checkpoint" in message(tmp_path)
+    (tmp_path / "checkpoint").unlink()
+    assert "choose one of" in message(tmp_path)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    (tmp_path / "model.ckpt-7.data-00000-of-00001").write_bytes(pointer)
+    assert "git lfs pull" in message(tmp_path / "model.ckpt-7")
+    (tmp_path / "model.ckpt-7.index").write_bytes(pointer)
+    assert "git lfs pull" in message(tmp_path / "model.ckpt-7")
+    (tmp_path / "other").write_bytes(b"<html>")
+    assert "a web page" in message(tmp_path / "other")

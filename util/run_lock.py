@@ -8,6 +8,8 @@ from typing import IO
 
 from util.errors import UserError
 
+_LOCKED_BYTE = 2**20
+
 
 class RunLock:
     """Holds the lock of an experiment's folder until `release`, or until the process ends.
@@ -79,10 +81,15 @@ def _lock(file: IO[str]) -> None:
     except ImportError:  # Windows
         import msvcrt
 
+        # It locks from where the file stands, for whoever else reads, too: always the same byte,
+        # far behind the text that names the holder.
+        os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError as error:
             raise BlockingIOError from error
+        finally:
+            os.lseek(file.fileno(), 0, os.SEEK_END)
         return
     # POSIX record locks: unlike those of flock, a forked data worker does not hold them, so that
     # a run can go on at once when the process that trained was killed.

@@ -1,10 +1,14 @@
-"""Reading TensorFlow V2 checkpoints ("tensor bundles") without TensorFlow.
+"""Reading TensorFlow checkpoints without TensorFlow.
 
-`PREFIX.index` is a table of LevelDB's format (github.com/google/leveldb, doc/table_format.md), from
-names to entries (BundleEntryProto); `PREFIX.data-00000-of-00001` has the values one after another,
-as they lie in memory, little endian. Every block of the table and every value has a checksum.
+V2 ("tensor bundles"): `PREFIX.index` is a table from names to entries (BundleEntryProto);
+`PREFIX.data-00000-of-00001` has the values one after another, as they lie in memory, little endian,
+each with a checksum. V1 (Saver's form before TensorFlow 1.0): `PREFIX`, or several files
+`PREFIX-00000-of-00002`, are tables that hold the values themselves (SavedTensorSlices).
+
+In both a variable may be stored in slices, as one that was partitioned is.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +18,24 @@ import numpy as np
 
 from util.crc32c import masked_crc32c
 from util.errors import UserError
-from util.protobuf import read_fields, read_varint
+from util.file_kinds import foreign_kind
+from util.leveldb_table import is_table, read_table
+from util.protobuf import VARINT, read_fields, read_varint
 
-_FOOTER_BYTES = 48
-_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
-_BLOCK_TRAILER_BYTES = 5
-_COMPRESSIONS = {1: "Snappy", 2: "Zstandard"}
-_HEADER_NAME = ""
+_HEADER_KEY = b""
 
 # tensorflow/core/framework/types.proto; types that NumPy has not, and text, are named only.
 _DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64",
     9: "int64", 10: "bool", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32",
     23: "uint64",
+}  # fmt: skip
+# In TensorProto: the field of the values, and how they lie in it where they are no varints.
+_VALUE_FIELDS = {
+    "float32": (5, "<f4"), "float64": (6, "<f8"), "complex64": (9, "<c8"),
+    "complex128": (12, "<c16"), "int64": (10, None), "bool": (11, None), "float16": (13, None),
+    "uint32": (16, None), "uint64": (17, None),
+    **dict.fromkeys(("int32", "uint8", "int16", "int8", "uint16"), (7, None)),
 }  # fmt: skip
 _OTHER_TYPES = {7: "string", 14: "bfloat16"}
 
@@ -44,10 +53,14 @@ class Variable:
     dtype: str
 
 
+# (start, length) of a slice in every dimension; without a length it is all of that dimension.
+_Extents = tuple[tuple[int, int | None], ...]
+
+
 @dataclass(frozen=True)
 class _Entry:
     variable: Variable
-    is_whole: bool
+    slices: tuple[_Extents, ...]
     shard: int
     offset: int
     size: int
@@ -71,18 +84,23 @@ class TensorFlowCheckpoint:
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = _without_ending(str(prefix))
         self._index_path = Path(f"{self.prefix}.index")
-        records = _read_table(self._index_path)
+        records = read_table(self._index_path)
         try:
-            if _HEADER_NAME not in records:
+            if _HEADER_KEY not in records:
                 raise ValueError("its table has no header")
-            self._shard_count = _read_header(records.pop(_HEADER_NAME))
-            self._entries = {name: _read_entry(value) for name, value in records.items()}
+            self._shard_count = _read_header(records.pop(_HEADER_KEY))
+            self._entries = {key: _read_entry(value) for key, value in records.items()}
+            # The entries of slices have keys of their own, which begin with a zero.
+            self.variables = {
+                key.decode(): entry.variable
+                for key, entry in self._entries.items()
+                if not key.startswith(b"\0")
+            }
         except (ValueError, TypeError, struct.error) as error:  # a table with other content
             raise UserError(
                 f"{self._index_path}: is no index of a TensorFlow checkpoint ({error})"
             ) from None
         self._check_data_files()
-        self.variables = {name: entry.variable for name, entry in self._entries.items()}
 
     def read(self, name: str) -> np.ndarray:
         """Read the value of a variable and check it against its checksum; read-only.
@@ -90,16 +108,22 @@ class TensorFlowCheckpoint:
         Raises:
             UserError: no such variable, a type that NumPy has not, or damaged data.
         """
-        if name not in self._entries:
-            raise UserError(
-                f"{self._index_path}: there is no variable '{name}'; "
-                f"it has {len(self._entries)} others, such as {', '.join(list(self._entries)[:3])}"
-            )
-        entry = self._entries[name]
+        if name not in self.variables:
+            raise UserError(_no_variable(self._index_path, name, self.variables))
+        entry = self._entries[name.encode()]
+        if not entry.slices:
+            return self._value(name, entry)
+        parts = []
+        for extents in entry.slices:
+            key = _slice_key(name, extents)
+            if key not in self._entries:
+                raise UserError(f"{self._index_path}: a slice of '{name}' is not in it")
+            parts.append((extents, self._value(name, self._entries[key])))
+        return _assembled(self._index_path, name, entry.variable, parts)
+
+    def _value(self, name: str, entry: _Entry) -> np.ndarray:
         shape, dtype = entry.variable.shape, entry.variable.dtype
-        if not entry.is_whole or dtype not in _DTYPES.values():
-            form = "in slices" if not entry.is_whole else f"as {dtype}"
-            raise UserError(f"{self._index_path}: '{name}' is stored {form}, which is not read")
+        _check_type(self._index_path, name, dtype)
         path = self._data_path(entry.shard)
         try:
             with open(path, "rb") as file:
@@ -125,7 +149,10 @@ class TensorFlowCheckpoint:
 
     def _check_data_files(self) -> None:
         needed: dict[int, tuple[int, str]] = {}
-        for name, entry in self._entries.items():
+        for key, entry in self._entries.items():
+            if entry.slices:
+                continue
+            name = key.lstrip(b"\0").partition(b"\0")[0].decode(errors="replace")
             end = (entry.offset + entry.size, name)
             needed[entry.shard] = max(needed.get(entry.shard, end), end)
         for shard, (end, name) in sorted(needed.items()):
@@ -135,10 +162,155 @@ class TensorFlowCheckpoint:
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
             if size < end:
+                if kind := foreign_kind(path):
+                    raise UserError(f"{path}: is {kind}")
                 raise UserError(
                     f"{path}: has {size} bytes, but '{name}' ends at byte {end}: it is cut off or "
                     f"belongs to another index than {self._index_path.name}; copy it again"
                 )
+
+
+class TensorFlowV1Checkpoint:
+    """A checkpoint of the older form, all of it read and checked; see `TensorFlowCheckpoint`.
+
+    Args:
+        prefix: path of the file, or of several without `-00000-of-…`.
+
+    Raises:
+        UserError: a file is missing, cut off, damaged or something else.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.prefix = str(prefix)
+        self.variables: dict[str, Variable] = {}
+        self._parts: dict[str, list[tuple[_Extents, memoryview]]] = {}
+        for path in _v1_files(self.prefix):
+            try:
+                self._take(read_table(path))
+            except (ValueError, TypeError, struct.error) as error:  # a table with other content
+                raise UserError(f"{path}: is no TensorFlow checkpoint ({error})") from None
+
+    def _take(self, records: dict[bytes, bytes]) -> None:
+        if _HEADER_KEY not in records:
+            raise ValueError("its table has no header")
+        (meta,) = _all(records.pop(_HEADER_KEY), 1)
+        for message in _all(meta, 1):
+            values = {number: value for number, _, value in read_fields(message)}
+            shape = tuple(_dimensions(values.get(2, b"")))
+            name = bytes(values[1]).decode() if 1 in values else ""
+            self.variables[name] = Variable(shape, _type_name(values.get(3, 0)))
+        for record in records.values():
+            for message in _all(record, 2):
+                values = {number: value for number, _, value in read_fields(message)}
+                parts = self._parts.setdefault(bytes(values.get(1, b"")).decode(), [])
+                parts.append((_extents(values.get(2, b"")), values.get(3, b"")))
+
+    def read(self, name: str) -> np.ndarray:
+        """Give the value of a variable; see `TensorFlowCheckpoint.read`."""
+        path = Path(self.prefix)
+        if name not in self.variables:
+            raise UserError(_no_variable(path, name, self.variables))
+        variable = self.variables[name]
+        _check_type(path, name, variable.dtype)
+        parts = []
+        for extents, message in self._parts.get(name, []):
+            sizes = _sizes(variable.shape, extents)
+            try:
+                value = _tensor_values(message, variable.dtype).reshape(sizes)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}: '{name}' is damaged ({error}): copy it again") from None
+            parts.append((extents, value))
+        return _assembled(path, name, variable, parts)
+
+
+def open_checkpoint(path: str | Path) -> TensorFlowCheckpoint | TensorFlowV1Checkpoint:
+    """Open a checkpoint of either form.
+
+    Args:
+        path: the files' path without their endings, one of the files, the file `checkpoint` in
+            which TensorFlow notes the newest, or a folder with one checkpoint or that file.
+
+    Raises:
+        UserError: none there, several, or files that cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    if path.name == "checkpoint" and path.is_file() and not is_table(path):
+        path = _noted(path)
+    prefix = _without_ending(str(path))
+    if not Path(f"{prefix}.index").exists():
+        if _v1_files(prefix) and not prefix.endswith(".data"):
+            return TensorFlowV1Checkpoint(prefix)
+        if Path(prefix).is_file():
+            read_table(Path(prefix))  # says what it is instead
+        others = ", ".join(map(str, _prefixes(path.parent)[-8:]))
+        raise UserError(
+            f"{prefix}.index: there is no such file; "
+            + (
+                f"the folder has {others}"
+                if others
+                else "name a checkpoint by its path without .index, such as model.ckpt-5999"
+            )
+        )
+    return TensorFlowCheckpoint(prefix)
+
+
+def _v1_files(prefix: str) -> list[Path]:
+    path = Path(prefix)
+    if is_table(path):
+        return [path]
+    pattern = re.compile(re.escape(path.name) + r"-\d{5}-of-(\d{5})")
+    entries = path.parent.iterdir() if path.parent.is_dir() else ()
+    files = sorted(entry for entry in entries if pattern.fullmatch(entry.name))
+    if files and len(files) != int(files[-1].name[-5:]):
+        raise UserError(f"{files[0]}: {len(files)} files of {int(files[-1].name[-5:])} are there")
+    return files
+
+
+def _prefixes(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, by the paths that name them."""
+    if not folder.is_dir():
+        return []
+    found = {
+        Path(_without_ending(str(entry)))
+        for entry in folder.iterdir()
+        if entry.is_file() and is_table(entry)
+    }
+    shards = re.compile(r"-\d{5}-of-\d{5}$")
+    return sorted({path.with_name(shards.sub("", path.name)) for path in found})
+
+
+def _in_folder(folder: Path) -> Path:
+    """The note of the newest checkpoint, or the only checkpoint."""
+    for place in (folder, folder / "variables"):  # where a SavedModel has them
+        if (place / "checkpoint").is_file():
+            return place / "checkpoint"
+        found = _prefixes(place)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"{folder}: choose one of {', '.join(map(str, found[-8:]))}")
+    raise UserError(f"{folder}: there is no TensorFlow checkpoint in it (model.ckpt-….index)")
+
+
+def _noted(path: Path) -> Path:
+    """The newest checkpoint as the file `checkpoint` has it; the folder may have been moved."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
+    if not found:
+        raise UserError(f"{path}: names no checkpoint (model_checkpoint_path)")
+    there = _prefixes(path.parent)
+    for prefix in (path.parent / found[1], path.parent / re.split(r"[/\\]+", found[1])[-1]):
+        if Path(f"{prefix}.index").exists() or _v1_files(str(prefix)):
+            return prefix
+    raise UserError(
+        f"{path}: names {found[1]}, which is not there; "
+        + (f"give one of {', '.join(map(str, there[-8:]))}" if there else "copy its files, too")
+    )
 
 
 def _without_ending(path: str) -> str:
@@ -146,74 +318,97 @@ def _without_ending(path: str) -> str:
     return stem if dot and ending.startswith(("index", "data-", "meta")) else path
 
 
-def _read_table(path: Path) -> dict[str, bytes]:
-    """Read all records of a LevelDB table, with its checksums."""
+def _no_variable(path: Path, name: str, variables: dict[str, Variable]) -> str:
+    return (
+        f"{path}: there is no variable '{name}'; it has {len(variables)} others, such as "
+        f"{', '.join(list(variables)[:3])}"
+    )
+
+
+def _check_type(path: Path, name: str, dtype: str) -> None:
+    if dtype not in _DTYPES.values():
+        raise UserError(f"{path}: '{name}' is stored as {dtype}, which is not read")
+
+
+def _sizes(shape: tuple[int, ...], extents: _Extents) -> tuple[int, ...]:
+    return tuple(
+        whole - start if length is None else length
+        for whole, (start, length) in zip(shape, extents or [(0, None)] * len(shape), strict=True)
+    )
+
+
+def _assembled(
+    path: Path, name: str, variable: Variable, parts: list[tuple[_Extents, np.ndarray]]
+) -> np.ndarray:
+    """Put the slices of a variable together."""
+    value = np.zeros(variable.shape, variable.dtype)
+    is_there = np.zeros(variable.shape, bool)
     try:
-        table = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such file; name a checkpoint by its path without .index, such "
-            "as model.ckpt-5999"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    footer = table[-_FOOTER_BYTES:]
-    if len(footer) < _FOOTER_BYTES or not footer.endswith(_TABLE_MAGIC):
-        raise UserError(
-            f"{path}: is no index of a TensorFlow V2 checkpoint, or is cut off "
-            "(its last bytes are not those of a table): copy it again"
-        )
-    try:
-        # The footer names two blocks: of meta data, which checkpoints lack, and of blocks.
-        position = 0
-        for _ in range(2):
-            block_offset, position = read_varint(footer, position)
-            block_size, position = read_varint(footer, position)
-        records = {}
-        for _, handle in _block_records(_block(path, table, block_offset, block_size)):
-            offset, position = read_varint(handle, 0)
-            size, _ = read_varint(handle, position)
-            for key, value in _block_records(_block(path, table, offset, size)):
-                records[key.decode()] = value
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}): copy it again") from None
-    return records
+        for extents, part in parts:
+            sizes = _sizes(variable.shape, extents)
+            starts = [start for start, _ in extents] or [0] * len(sizes)
+            place = tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))
+            value[place] = part.reshape(sizes)
+            is_there[place] = True
+    except ValueError:
+        raise UserError(f"{path}: a slice of '{name}' does not fit its shape") from None
+    if not is_there.all():
+        raise UserError(f"{path}: a slice of '{name}' is not in it: copy all files again")
+    return value
 
 
-def _block(path: Path, table: bytes, offset: int, size: int) -> bytes:
-    """Give the content of a block, whose last bytes are its compression and its checksum."""
-    end = offset + size
-    if end + _BLOCK_TRAILER_BYTES > len(table) - _FOOTER_BYTES:
-        raise ValueError(f"a block ends at byte {end}, the file has {len(table)}")
-    compression, checksum = struct.unpack_from("<BI", table, end)
-    if masked_crc32c(table[offset : end + 1]) != checksum:
-        raise ValueError(f"the checksum of the block at byte {offset} does not fit")
-    if compression:
-        kind = _COMPRESSIONS.get(compression, f"kind {compression}")
-        raise UserError(
-            f"{path}: the block at byte {offset} is compressed ({kind}), which is not read; save "
-            "the checkpoint with TensorFlow's own Saver, which does not compress"
-        )
-    return table[offset:end]
+def _all(message: bytes | memoryview, field: int) -> list[memoryview]:
+    return [value for number, _, value in read_fields(message) if number == field]
 
 
-def _block_records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Read (key, value) of a block; a key shares its first bytes with the key before it."""
-    if len(block) < 4:
-        raise ValueError("a block is too short")
-    (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
-    end = len(block) - 4 * (restarts + 1)
-    position, key = 0, b""
-    while position < end:
-        shared, position = read_varint(block, position)
-        own, position = read_varint(block, position)
-        length, position = read_varint(block, position)
-        value = position + own
-        if shared > len(key) or value + length > end:
-            raise ValueError("a record is longer than its block")
-        key = key[:shared] + block[position:value]
-        position = value + length
-        yield key, block[value:position]
+def _type_name(kind: int) -> str:
+    return _DTYPES.get(kind) or _OTHER_TYPES.get(kind, f"type {kind}")
+
+
+def _extents(message: bytes | memoryview) -> _Extents:
+    """Read a TensorSliceProto."""
+    found = []
+    for extent in _all(message, 1):
+        values = {number: value for number, _, value in read_fields(extent)}
+        found.append((values.get(1, 0), values.get(2)))
+    return tuple(found)
+
+
+def _slice_key(name: str, extents: _Extents) -> bytes:
+    """The key of a slice: numbers and names in a form that sorts as they do (OrderedCode)."""
+    key = b"\0" + name.encode() + b"\0\1" + b"\1" + bytes([len(extents)])
+    for start, length in extents:
+        for number in (start, -1 if length is None else length):
+            count = next(n for n in range(1, 9) if -(1 << 7 * n - 1) <= number < 1 << 7 * n - 1)
+            header = (0xFF << 8 - count & 0xFF) << 8 * (count - 1)
+            key += (number % (1 << 8 * count) ^ header).to_bytes(count, "big")
+    return key
+
+
+def _tensor_values(message: bytes | memoryview, dtype: str) -> np.ndarray:
+    """Read the numbers of a TensorProto, flat."""
+    field, kind = _VALUE_FIELDS[dtype]
+    if content := _all(message, 4):  # as they lie in memory
+        return np.frombuffer(content[0], np.dtype(dtype).newbyteorder("<"))
+    numbers, data = [], b""
+    for number, wire_type, value in read_fields(message):
+        if number != field:
+            continue
+        if wire_type == VARINT:
+            numbers.append(value)
+        elif kind:
+            data += value
+        else:
+            position = 0
+            while position < len(value):
+                one, position = read_varint(value, position)
+                numbers.append(one)
+    if kind:
+        return np.frombuffer(data, kind).astype(dtype)
+    values = np.array(numbers, np.uint64)
+    if dtype == "float16":  # its bits
+        return values.astype(np.uint16).view(np.float16)
+    return values.astype(dtype)
 
 
 def _read_header(message: bytes) -> int:
@@ -228,21 +423,19 @@ def _read_entry(message: bytes) -> _Entry:
     """Read a BundleEntryProto."""
     values: dict[int, int] = {}
     shape: tuple[int, ...] = ()
-    checksum, is_whole = 0, True
+    checksum, slices = 0, []
     for number, _, value in read_fields(message):
         if number == 2:
             shape = tuple(_dimensions(value))
         elif number == 6:
             (checksum,) = struct.unpack("<I", value)
         elif number == 7:
-            is_whole = False
+            slices.append(_extents(value))
         else:
             values[number] = int(value)
-    kind = values.get(1, 0)
-    dtype = _DTYPES.get(kind) or _OTHER_TYPES.get(kind, f"type {kind}")
     return _Entry(
-        Variable(shape, dtype),
-        is_whole,
+        Variable(shape, _type_name(values.get(1, 0))),
+        tuple(slices),
         shard=values.get(3, 0),
         offset=values.get(4, 0),
         size=values.get(5, 0),

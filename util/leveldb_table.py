@@ -1,0 +1,102 @@
+"""Reading LevelDB's tables, in which TensorFlow writes its checkpoints.
+
+github.com/google/leveldb, doc/table_format.md. Every block has a checksum.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from util.crc32c import masked_crc32c
+from util.errors import UserError
+from util.file_kinds import foreign_kind
+from util.protobuf import read_varint
+from util.snappy import decompress
+
+_FOOTER_BYTES = 48
+_MAGIC = bytes.fromhex("57fb808b247547db")
+_BLOCK_TRAILER_BYTES = 5
+_SNAPPY, _ZSTANDARD = 1, 2
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file ends as a table does."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(_MAGIC), 2)
+            return file.read() == _MAGIC
+    except OSError:  # none, too short, a folder
+        return False
+
+
+def read_table(path: Path) -> dict[bytes, bytes]:
+    """Read all records of a table and check them.
+
+    Raises:
+        UserError: no such file, no table, or a damaged one.
+    """
+    try:
+        table = path.read_bytes()
+        kind = foreign_kind(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    footer = table[-_FOOTER_BYTES:]
+    if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
+        what = f"it is {kind}" if kind else "its last bytes are not those of a table: copy it again"
+        raise UserError(f"{path}: is no file of a TensorFlow checkpoint, or is cut off ({what})")
+    try:
+        # The footer names two blocks: of meta data, which checkpoints lack, and of blocks.
+        position = 0
+        for _ in range(2):
+            block_offset, position = read_varint(footer, position)
+            block_size, position = read_varint(footer, position)
+        return {
+            key: value
+            for _, handle in _block_records(_block(path, table, block_offset, block_size))
+            for key, value in _block_records(_block(path, table, *_handle(handle)))
+        }
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}): copy it again") from None
+
+
+def _handle(data: bytes) -> tuple[int, int]:
+    offset, position = read_varint(data, 0)
+    return offset, read_varint(data, position)[0]
+
+
+def _block(path: Path, table: bytes, offset: int, size: int) -> bytes:
+    """Give the content of a block, whose last bytes are its compression and its checksum."""
+    end = offset + size
+    if end + _BLOCK_TRAILER_BYTES > len(table) - _FOOTER_BYTES:
+        raise ValueError(f"a block ends at byte {end}, the file has {len(table)}")
+    compression, checksum = struct.unpack_from("<BI", table, end)
+    if masked_crc32c(table[offset : end + 1]) != checksum:
+        raise ValueError(f"the checksum of the block at byte {offset} does not fit")
+    if compression == _SNAPPY:
+        return decompress(table[offset:end])
+    if compression:
+        kind = "Zstandard" if compression == _ZSTANDARD else f"kind {compression}"
+        raise UserError(
+            f"{path}: the block at byte {offset} is compressed ({kind}), which is not read; save "
+            "the checkpoint with TensorFlow's own Saver"
+        )
+    return table[offset:end]
+
+
+def _block_records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Read (key, value) of a block; a key shares its first bytes with the key before it."""
+    if len(block) < 4:
+        raise ValueError("a block is too short")
+    (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
+    end = len(block) - 4 * (restarts + 1)
+    position, key = 0, b""
+    while position < end:
+        shared, position = read_varint(block, position)
+        own, position = read_varint(block, position)
+        length, position = read_varint(block, position)
+        value = position + own
+        if shared > len(key) or value + length > end:
+            raise ValueError("a record is longer than its block")
+        key = key[:shared] + block[position:value]
+        position = value + length
+        yield key, block[value:position]
