@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_int, size
+from util.argument_types import size, worker_count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phases", default="test,train", help="image folders to resize")
     parser.add_argument("--size", type=size, help="height,width; None is the data set's load_size")
     parser.add_argument("--format", choices=("png", "jpg"), default="png", help="png loses nothing")
-    parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
+    parser.add_argument("--workers", type=worker_count, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
 
     new_size = options.size or find_dataset(options.dataset_mode).default_load_size
