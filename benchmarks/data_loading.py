@@ -26,7 +26,7 @@ from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.sampler import TrainingSampler
 from options.parser import Parser, run_program
-from util.argument_types import positive_int
+from util.argument_types import positive_int, whole_number
 from util.device import choose_device, cpu_cores
 
 SIZES = {"fashion": (1101, 750), "market": (128, 64)}  # (height, width) of the stored images
@@ -169,7 +169,9 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=positive_int, default=4, help="of one measurement")
     parser.add_argument("--rounds", type=positive_int, default=2, help="measurements of each way")
     add_malloc_option(parser)
-    parser.add_argument("--gpu_id", type=int, default=-1, help="GPU to use, -1 for the CPU")
+    parser.add_argument(
+        "--gpu_id", type=whole_number(-1), default=-1, help="GPU to use, -1 for the CPU"
+    )
     return parser.parse_all(arguments)
 
 

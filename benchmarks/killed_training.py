@@ -21,6 +21,7 @@ import torch
 from options.parser import Parser
 from options.train_options import parse_train_options
 from script.make_synthetic_dataset import main as make_synthetic_dataset
+from util.argument_types import positive_int, real_number, seed
 from util.checkpoints import load_training_state, read_state_dict
 from util.errors import UserError
 from util.training import Trainer
@@ -111,12 +112,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 when nothing was lost."""
     parser = Parser(prog="python -m benchmarks.killed_training", description=__doc__.split(":")[0])
     parser.add_argument("--model", choices=MODELS, default="pg2")
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--iterations", type=int, default=30, help="of the undisturbed run")
+    parser.add_argument("--kills", type=positive_int, default=50)
     parser.add_argument(
-        "--longest_wait", type=float, default=0.8, help="seconds to a kill that is not aimed"
+        "--iterations", type=positive_int, default=30, help="of the undisturbed run"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--longest_wait",
+        type=real_number(0, 3600),
+        default=0.8,
+        help="seconds to a kill that is not aimed",
+    )
+    parser.add_argument("--seed", type=seed, default=0)
     options: argparse.Namespace = parser.parse_all(arguments)
     torch.set_num_threads(1)  # a process with threads of its own must not fork
     rng = random.Random(options.seed)

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
 from models.networks.local_attention import LocalAttention
-from util.argument_types import positive_int
+from util.argument_types import positive_int, real_number
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEFINITION = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "direct.py"))
@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--threads", type=positive_int, help="default: PyTorch's")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=real_number(0, 3600, above=True),
         default=1.0,
         help="per figure and round; or ten times that for three",
     )

@@ -26,7 +26,7 @@ from data.body_mask import disc_body_mask
 from data.flow import FlowFolder
 from data.frame_check import FAR_OUTSIDE, Frame
 from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
-from util.argument_types import frame, non_negative_float, positive_int, scale_range, size
+from util.argument_types import LARGEST_SIDE, frame, positive_int, real_number, scale_range, size
 from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, read_image_size, resize_image, to_tensor
@@ -199,13 +199,13 @@ class PairDataset(Dataset):
         parser.set_defaults(pose_mask=False)  # asked for by models, in their option_defaults
         group.add_argument(
             "--angle",
-            type=non_negative_float,
+            type=real_number(0, 360),
             default=augmentation.angle,
             help="training: rotate by up to ± so many degrees; 0 = off",
         )
         group.add_argument(
             "--shift",
-            type=non_negative_float,
+            type=real_number(0, LARGEST_SIDE),
             default=augmentation.shift,
             help="training: shift by up to ± so many pixels; 0 = off",
         )
@@ -259,6 +259,11 @@ class PairDataset(Dataset):
         augmentation = Augmentation(options.angle, options.shift, tuple(options.scale))
         if augmentation.active and not is_train:
             raise UserError("--angle, --shift, --scale: are for training only; leave them out")
+        if options.shift > 0 and options.shift >= min(options.load_size):
+            raise UserError(
+                f"--shift {options.shift:g}: moves people out of the picture, whose shorter side "
+                f"has {min(options.load_size)} pixels; give less"
+            )
         if options.fast_decode and not is_train:
             raise UserError("--fast_decode: is for training only; leave it out")
         if options.image_nc != 3:

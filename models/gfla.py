@@ -21,7 +21,7 @@ from models.networks.init import INIT_TYPES
 from models.networks.target_generator import check_attention
 from models.networks.vgg import VGG19Features
 from options.parser import Parser
-from util.argument_types import boolean, non_negative_float
+from util.argument_types import boolean, learning_rate
 from util.errors import UserError
 from util.precision import AMP_TYPES, add_network_options, check_bfloat16, compile_network
 
@@ -121,9 +121,7 @@ class GFLAModel(BaseModel):
         group.add_argument(
             "--init_type", choices=tuple(INIT_TYPES), default="orthogonal", help="how weights start"
         )
-        group.add_argument(
-            "--lr", type=non_negative_float, default=1e-4, help="learning rate of Adam"
-        )
+        group.add_argument("--lr", type=learning_rate, default=1e-4, help="learning rate of Adam")
         group.add_argument(
             "--vgg_weights",
             default="imagenet",

@@ -16,7 +16,7 @@ from models.base_model import BaseModel, Batch, Prediction, TrainingStart
 from models.networks.init import init_weights
 from models.networks.pg2_layouts import LAYOUTS, build_networks
 from options.parser import Parser
-from util.argument_types import non_negative_float, non_negative_int, positive_int
+from util.argument_types import channels, learning_rate, loss_weight, non_negative_int, whole_number
 from util.checkpoints import LoadReport
 from util.errors import UserError
 from util.tensorflow_adam import TensorFlowAdam
@@ -101,24 +101,22 @@ class PG2Model(BaseModel):
         )
         group.add_argument(
             "--conv_hidden_num",
-            type=positive_int,
+            type=channels,
             default=128,
             help="width of the generators' first level",
         )
-        group.add_argument(
-            "--z_num", type=positive_int, default=64, help="width of G1's bottleneck"
-        )
+        group.add_argument("--z_num", type=channels, default=64, help="width of G1's bottleneck")
         if not is_train:
             group.add_argument(
                 "--stage",
-                type=int,
+                type=whole_number(1, 2),
                 choices=(1, 2),
                 default=2,
                 help="1: the coarse pictures of G1 alone, which is all that stage 1 has trained",
             )
             return
         group.add_argument(
-            "--ndf", type=positive_int, default=64, help="width of the discriminator's first layer"
+            "--ndf", type=channels, default=64, help="width of the discriminator's first layer"
         )
         group.add_argument(
             "--stage1_steps",
@@ -126,13 +124,11 @@ class PG2Model(BaseModel):
             default=22000,
             help="iterations that train G1 alone, before those of G2 and D",
         )
-        group.add_argument(
-            "--lr", type=non_negative_float, default=2e-5, help="learning rate of Adam"
-        )
+        group.add_argument("--lr", type=learning_rate, default=2e-5, help="learning rate of Adam")
         group = parser.add_argument_group("loss weights")
         group.add_argument(
             "--lambda_rec",
-            type=non_negative_float,
+            type=loss_weight,
             help="L1 and masked L1 of G2 against its adversarial loss [market: 10, fashion: 50]",
         )
 

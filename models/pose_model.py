@@ -13,7 +13,7 @@ from models.networks.discriminator import ResDiscriminator
 from models.networks.init import init_weights
 from models.networks.pose_generator import PoseGenerator
 from options.parser import Parser
-from util.argument_types import boolean, non_negative_float, positive_int
+from util.argument_types import boolean, loss_weight, positive_int, real_number
 from util.checkpoints import LoadReport
 
 IMAGE_LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
@@ -42,7 +42,7 @@ class PoseModel(GFLAModel):
         group.add_argument("--gan_mode", choices=MODES, default="lsgan", help="adversarial loss")
         group.add_argument(
             "--ratio_g2d",
-            type=non_negative_float,
+            type=real_number(0, 1000),
             default=0.1,
             help="learning rate of D over that of G",
         )
@@ -61,7 +61,7 @@ class PoseModel(GFLAModel):
         )
         group = parser.add_argument_group("loss weights")
         for name, default, text in LOSS_WEIGHTS:
-            group.add_argument(name, type=non_negative_float, default=default, help=text)
+            group.add_argument(name, type=loss_weight, default=default, help=text)
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:

@@ -9,7 +9,7 @@ from models.gfla import GFLAModel
 from models.networks.flow_generator import FlowGenerator
 from models.networks.init import init_weights
 from options.parser import Parser
-from util.argument_types import non_negative_float
+from util.argument_types import loss_weight
 from util.flow import resize_flow, warp
 
 LOSS_WEIGHTS = (
@@ -28,7 +28,7 @@ class PoseFlowNetModel(GFLAModel):
         if is_train:
             group = parser.add_argument_group("loss weights")
             for name, default, text in LOSS_WEIGHTS:
-                group.add_argument(name, type=non_negative_float, default=default, help=text)
+                group.add_argument(name, type=loss_weight, default=default, help=text)
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)

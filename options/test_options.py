@@ -4,7 +4,7 @@ import argparse
 
 from options.base_options import build_parser, finish_options
 from options.parser import Parser
-from util.argument_types import positive_int
+from util.argument_types import positive_int, whole_number
 
 
 def add_test_options(parser: Parser) -> None:
@@ -28,7 +28,7 @@ def add_test_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--jpeg_quality",
-        type=positive_int,
+        type=whole_number(1, 100),
         default=75,
         help="quality of jpg results (75: Pillow's default)",
     )

@@ -1,17 +1,22 @@
 """Options of train.py."""
 
 import argparse
+import math
 
 from options.base_options import build_parser, finish_options
 from options.parser import Parser
 from util.argument_types import (
+    LARGEST,
+    LARGEST_RATE,
+    LARGEST_SIDE,
     display_backends,
     non_negative_int,
     port,
-    positive_float,
     positive_int,
+    real_number,
     run_and_label,
     server_address,
+    whole_number,
 )
 from util.display import check_dashboard
 from util.errors import UserError
@@ -67,7 +72,7 @@ def add_train_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--lr_gamma",
-        type=positive_float,
+        type=real_number(0, 1000, above=True),
         default=0.1,
         help="step, exponent: factor of the learning rate",
     )
@@ -141,7 +146,7 @@ def add_train_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--display_id",
-        type=int,
+        type=whole_number(-LARGEST),
         default=1,
         help="visdom: panes of another number stay apart, 0: no visdom",
     )
@@ -155,7 +160,7 @@ def add_train_options(parser: Parser) -> None:
     group.add_argument("--display_env", help="visdom environment [the experiment's name]")
     group.add_argument(
         "--display_winsize",
-        type=positive_int,
+        type=whole_number(1, LARGEST_SIDE),
         default=256,
         help="visdom: longer side of a pane of pictures in pixels",
     )
@@ -172,6 +177,18 @@ def add_train_options(parser: Parser) -> None:
     )
 
 
+def _check_growth(options: argparse.Namespace) -> None:
+    """Raise UserError for an --lr_gamma above 1 that lets the learning rate grow out of range."""
+    periods = (options.niter + options.niter_decay) / options.lr_decay_iters
+    growth = periods * math.log(options.lr_gamma) if options.lr_policy != "lambda" else 0
+    if growth > 0 and growth + math.log(options.lr or 1) > math.log(LARGEST_RATE):
+        raise UserError(
+            f"--lr_gamma: {options.lr_gamma:g} every {options.lr_decay_iters} iterations makes the "
+            f"learning rate larger than {LARGEST_RATE} by the last iteration: give a factor of at "
+            "most 1, a smaller --niter or a larger --lr_decay_iters"
+        )
+
+
 def build_train_parser(arguments: list[str] | None = None) -> Parser:
     """The parser of train.py for the model and dataset named in `arguments`."""
     return build_parser("train.py", True, arguments, add_train_options)
@@ -185,6 +202,7 @@ def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespac
     """
     options = finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
     _check_start(options)
+    _check_growth(options)
     check_dashboard(options)  # before an earlier run is moved aside
     return options
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_float, positive_int, seed
+from util.argument_types import positive_int, real_number, seed
 from util.files import written_whole
 
 
@@ -36,7 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--markdown", action="store_true", help="tables for GitHub")
     add("--output", help="file to write the text to as well")
     add("--resamples", type=positive_int, default=10_000, help="of the bootstrap")
-    add("--confidence", type=positive_float, default=95.0, help="of the intervals, in percent")
+    add(
+        "--confidence",
+        type=real_number(0, 100, above=True),
+        default=95.0,
+        help="of the intervals, in percent",
+    )
     add("--seed", type=seed, default=0, help="of the bootstrap")
     add(
         "--cluster", choices=CLUSTERS, default="linked",

@@ -13,7 +13,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_int
+from util.argument_types import worker_count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--link", action="store_true", help="hard links instead of copies (same disk only)"
     )
-    parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
+    parser.add_argument("--workers", type=worker_count, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
     reports = split_fashion(
         options.dataroot, options.img_highres, link=options.link, workers=options.workers

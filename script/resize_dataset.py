@@ -14,7 +14,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_int, size
+from util.argument_types import size, worker_count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phases", default="test,train", help="image folders to resize")
     parser.add_argument("--size", type=size, help="height,width; None is the data set's load_size")
     parser.add_argument("--format", choices=("png", "jpg"), default="png", help="png loses nothing")
-    parser.add_argument("--workers", type=positive_int, default=cpu_cores(), help="threads")
+    parser.add_argument("--workers", type=worker_count, default=cpu_cores(), help="threads")
     options = parser.parse_all(arguments)
 
     dataset = find_dataset(options.dataset_mode)

@@ -105,7 +105,7 @@ def test_port_that_a_dashboard_has(main, running, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--port=0", "not a port"),
+        ("--port=0", "from 1 to 65535"),
         ("--bind=192.0.2.7", "--bind: cannot listen on 192.0.2.7"),
         ("--bind=no.such.name.invalid", "--bind: no.such.name.invalid is no address"),
         ("--env_path={file}", "--env_path: {file} cannot be written"),

@@ -250,9 +250,10 @@ def test_bad_size_argument(text):
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        ("scale_range", "0.9,1.1", ["1.1,0.9", "0,1", "x", "1,2,3", "nan,nan", "1,inf"]),
-        ("non_negative_float", "0.5", ["-1", "x", "nan", "inf"]),
-        ("positive_int", "3", ["0", "1.5", "x"]),
+        ("scale_range", "0.9,1.1", ["1.1,0.9", "0,1", "x", "1,2,3", "nan,nan", "1,inf", "1e-9,1"]),
+        ("loss_weight", "0.5", ["-1", "x", "nan", "inf", "1e39"]),
+        ("learning_rate", "0", ["-1e-9", "1e20", "nan"]),
+        ("positive_int", "3", ["0", "1.5", "x", "1e20", "1" + 20 * "0", "9" * 5000]),
         ("non_negative_int", "0", ["-1", "x"]),
     ],
 )

@@ -300,6 +300,41 @@ def test_bad_values_are_refused_by_name(arguments, parts):
     assert all(part in text for part in parts), text
 
 
+@pytest.mark.parametrize("model", ["poseflownet", "pose", "pg2"])
+@pytest.mark.parametrize(
+    ("build", "parse"),
+    [(build_train_parser, parse_train_options), (build_test_parser, parse_test_options)],
+)
+def test_numbers_out_of_range_are_refused_at_the_option(build, parse, model):
+    """Else they end in a traceback, or in a training that is lost at its first step."""
+    chosen = ["--dataset_mode=market", f"--model={model}"]
+    numeric = {
+        action.option_strings[0]
+        for action in build(chosen)._actions
+        if action.type is not None and isinstance(action.default, int | float | tuple)
+    } | {"--max_dataset_size"}
+    numeric -= {"--tf32", "--fused_optimizer", "--use_spect_d", "--use_spect_g"}
+    assert len(numeric) > 5
+    for option in numeric:
+        for value in ("nan", "inf", "-inf", "1e39", "1e20", "1" + "0" * 20, "9" * 5000, "", "x"):
+            with pytest.raises(UserError) as error:
+                parse([*chosen, f"{option}={value}"])
+            text = str(error.value)
+            assert option in text and "\n" not in text and len(text) < 300, text
+        for value in ("-1", "-9"):
+            if option != "--display_id":  # turns visdom off, as 0 does
+                with pytest.raises(UserError, match=option):
+                    parse([*chosen, f"{option}={value}"])
+
+
+def test_a_learning_rate_that_grows_out_of_range_is_refused():
+    growing = ["--lr_policy=exponent", "--lr_gamma=10", "--lr_decay_iters=10", "--lr=0.001"]
+    with pytest.raises(UserError, match=r"--lr_gamma: 10 every 10 iterations"):
+        parse_train_options([*growing, "--niter=70"])
+    assert parse_train_options([*growing, "--niter=50"]).lr_gamma == 10
+    assert parse_train_options([*growing, "--niter=70", "--lr_policy=lambda"]).niter == 70
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "parts"),
     [

@@ -206,15 +206,17 @@ def spoil(run, iterations):
     run.model.training_step = spoilt_step
 
 
-def test_a_loss_that_is_nan_stops_before_the_step(tiny_market, tmp_path):
+def test_a_loss_that_is_nan_stops_before_the_step(tiny_market, tmp_path, capsys):
     run = trainer(tiny_market, tmp_path, "--niter=9")
     spoil(run, {3})
     with pytest.raises(UserError) as raised:
         run.run()
     message, folder = str(raised.value), tmp_path / "person"
+    assert "saved: the weights after iteration 2" in capsys.readouterr().out
     assert message.startswith(
         "iteration 3: l1_coarse, mask_coarse, gradient of G1: NaN or infinite; the batch is in "
     )
+    assert "saved" not in message  # said when it is true: a run may break at its first iteration
     batch = torch.load(folder / "nonfinite_3_batch.pth", weights_only=True)
     assert batch["P1"].isnan().all() and batch["P2"].isfinite().all()
     for source, target in zip(batch["P1_path"], batch["P2_path"], strict=True):

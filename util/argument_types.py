@@ -3,24 +3,31 @@
 import argparse
 import math
 import os
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+LARGEST = 2**31 - 1  # of a whole number: what counts iterations goes into 32 bits in places
+LARGEST_SIDE = 65535  # of an image in pixels: JPEG's limit
+LARGEST_RATE = 1000  # of learning: steps of that size destroy any network, but are numbers
+LARGEST_WEIGHT = 1e12  # of a loss: its gradients' squares still are numbers of float32
+SCALES = (0.01, 100.0)
 _LONGEST_NAME = 200  # bytes; file systems take 255, and suffixes such as .earlier-1 are added
 
 
 def size(text: str) -> tuple[int, int]:
     """Read an image size: "128,64" or "128x64" is (height, width), "256" is a square.
 
-    Raises argparse.ArgumentTypeError unless it is one or two whole numbers above zero.
+    Raises argparse.ArgumentTypeError unless it is one or two whole numbers, 1 to LARGEST_SIDE.
     """
     parts = text.strip().strip("()").lower().replace("x", ",").split(",")
     try:
         numbers = [int(part) for part in parts]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or any(number < 1 for number in numbers):
+    if len(numbers) not in (1, 2) or not all(1 <= side <= LARGEST_SIDE for side in numbers):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a size: give height,width in pixels (128,64) or one number (256)"
+            f"{_shown(text)} is not a size: give height,width in pixels (128,64) or one number "
+            f"(256), {LARGEST_SIDE} at most"
         )
     return numbers[0], numbers[-1]
 
@@ -36,57 +43,74 @@ def frame(text: str) -> tuple[int, int] | str:
 def scale_range(text: str) -> tuple[float, float]:
     """Read a range of scale factors: "0.95,1.05"; one number stands for both ends ("1": none).
 
-    Raises argparse.ArgumentTypeError unless 0 < low <= high.
+    Raises argparse.ArgumentTypeError unless low <= high, both within SCALES.
     """
     try:
         numbers = [float(part) for part in text.strip().strip("()").split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] < math.inf:
+    lowest, highest = SCALES
+    if len(numbers) not in (1, 2) or not lowest <= numbers[0] <= numbers[-1] <= highest:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a range of scales: give low,high with 0 < low <= high (0.95,1.05)"
+            f"{_shown(text)} is not a range of scales: give low,high (0.95,1.05), low not above "
+            f"high, from {lowest:g} to {highest:g}"
         )
     return numbers[0], numbers[-1]
 
 
-def non_negative_float(text: str) -> float:
-    """Read a finite number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of at least 0")
-    return number
+def real_number(low: float, high: float, above: bool = False) -> Callable[[str], float]:
+    """Make the type of numbers from `low` (with `above`: only those above it) to `high`.
+
+    The type raises argparse.ArgumentTypeError for others, NaN among them.
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (above and value == low):
+            range_text = (
+                f"above {low:g}, at most {high:g}" if above else f"from {low:g} to {high:g}"
+            )
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not a number {range_text}")
+        return value
+
+    return read
 
 
-def positive_float(text: str) -> float:
-    """Read a finite number above 0. Raises argparse.ArgumentTypeError otherwise."""
-    number = non_negative_float(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
-    return number
+def whole_number(low: int, high: int = LARGEST) -> Callable[[str], int]:
+    """Make the type of whole numbers from `low` to `high`, written in digits.
+
+    The type raises argparse.ArgumentTypeError for others.
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{_shown(text)} is not a whole number from {low} to {high}"
+            )
+        return value
+
+    return read
 
 
-def positive_int(text: str) -> int:
-    """Read a whole number of at least 1. Raises argparse.ArgumentTypeError otherwise."""
-    return _whole_number(text, 1)
+positive_int = whole_number(1)
+non_negative_int = whole_number(0)
+seed = whole_number(0, 2**31 - 1)
+port = whole_number(1, 65535)
+worker_count = whole_number(1, 256)
+channels = whole_number(1, 1024)  # the width of a network: more does not fit into memory
+loss_weight = real_number(0, LARGEST_WEIGHT)
+learning_rate = real_number(0, LARGEST_RATE)
 
 
-def non_negative_int(text: str) -> int:
-    """Read a whole number of at least 0. Raises argparse.ArgumentTypeError otherwise."""
-    return _whole_number(text, 0)
-
-
-def port(text: str) -> int:
-    """Read a port, 1 to 65535. Raises argparse.ArgumentTypeError otherwise."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 1 to 65535")
-    return number
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 
 def server_address(text: str) -> str:
@@ -103,7 +127,7 @@ def server_address(text: str) -> str:
         is_good = False
     if not is_good or address != f"{parts.scheme}://{parts.netloc}":
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not an address without port (http://localhost)"
+            f"{_shown(text)} is not an address without port (http://localhost)"
         )
     return address
 
@@ -116,27 +140,9 @@ def display_backends(text: str) -> list[str]:
     names = [part.strip() for part in text.split(",")]
     if not set(names) <= {"visdom", "tensorboard"}:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no display: give visdom, tensorboard or visdom,tensorboard"
+            f"{_shown(text)} is no display: give visdom, tensorboard or visdom,tensorboard"
         )
     return names
-
-
-def seed(text: str) -> int:
-    """Read a seed, 0 to 2³¹ - 1. Raises argparse.ArgumentTypeError otherwise."""
-    number = _whole_number(text, 0)
-    if number >= 2**31:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a seed from 0 to {2**31 - 1}")
-    return number
-
-
-def _whole_number(text: str, lowest: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = lowest - 1
-    if number < lowest:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {lowest}")
-    return number
 
 
 def folder_name(text: str) -> str:
@@ -146,9 +152,8 @@ def folder_name(text: str) -> str:
     """
     is_plain = text.strip() == text and text.isprintable() and not set(text) & set("/\\\0")
     if not is_plain or text in ("", ".", "..") or len(os.fsencode(text)) > _LONGEST_NAME:
-        shown = text if len(text) <= 60 else f"{text[:59]}…"
         raise argparse.ArgumentTypeError(
-            f"{shown!r} is not a plain folder name: give one without slashes, such as my_run"
+            f"{_shown(text)} is not a plain folder name: give one without slashes, such as my_run"
         )
     return text
 
@@ -172,4 +177,4 @@ def boolean(text: str) -> bool:
         return True
     if lowered in ("false", "no", "0", "off"):
         return False
-    raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    raise argparse.ArgumentTypeError(f"{_shown(text)} is neither true nor false")

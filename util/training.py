@@ -227,6 +227,8 @@ class Trainer:
                     raise
                 try:
                     self._save_latest()
+                    if self.iteration >= self.first_iteration:
+                        tqdm.write(f"saved: the weights after iteration {self.iteration}")
                 except UserError as failure:
                     tqdm.write(f"NOT SAVED at iteration {self.iteration}: {failure}")
                 raise
@@ -343,8 +345,8 @@ class Trainer:
         write_tensors(path, dict(batch))
         raise UserError(
             f"{what}; the batch is in {path}: "
-            f"{', '.join(_pairs(batch))}; the weights before it are saved: look at those images, "
-            "lower --lr, or skip up to N such iterations in a row with --skip_nonfinite=N"
+            f"{', '.join(_pairs(batch))}: look at those images, lower --lr, or skip up to N such "
+            "iterations in a row with --skip_nonfinite=N"
         )
 
     def _show(self, batch: Batch, stop: StopRequest) -> None:

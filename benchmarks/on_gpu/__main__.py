@@ -31,7 +31,7 @@ import torch
 from benchmarks.machine import describe_gpu, describe_machine
 from benchmarks.on_gpu.report import Child, Job, Report, program
 from options.parser import Parser, run_program
-from util.argument_types import positive_float
+from util.argument_types import real_number
 from util.errors import UserError
 
 PARTS = {1: "device_tests", 2: "speed", 3: "training"}  # modules here with a function `run`
@@ -61,7 +61,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="bash benchmarks/on_gpu.sh", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
     parser.add_argument("--parts", type=_parts, default="1,2,3", help="only these")
-    parser.add_argument("--minutes", type=positive_float, default=9.0, help="of all parts together")
+    parser.add_argument(
+        "--minutes",
+        type=real_number(0, 1440, above=True),
+        default=9.0,
+        help="of all parts together",
+    )
     parser.add_argument("--vgg", type=Path, help="weights of VGG19 for part 3 [random ones]")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what to run on")
     parser.add_argument("--tiny", action="store_true", help="rehearse: small sizes, few rows")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data.image_names import list_images
+from util.device import cpu_cores
 from util.errors import UserError
 from util.files import written_whole
 from util.images import read_image
@@ -130,7 +131,9 @@ class _Pictures(Dataset):
 
 def in_order(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
     """Lists of items, decoded by worker processes and handed over in the dataset's order."""
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list)
+    return DataLoader(
+        dataset, batch_size=batch_size, num_workers=min(workers, cpu_cores()), collate_fn=list
+    )
 
 
 @dataclass
