@@ -138,7 +138,7 @@ def import_checkpoint(
         save_checkpoint(folder, "latest", converted.networks)
         with written_whole(folder / "import.txt") as temporary:
             text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return converted
 
 

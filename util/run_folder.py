@@ -37,7 +37,9 @@ def prepare_folder(options: argparse.Namespace) -> Path:
             folder.rename(earlier)
             print(f"{folder} held an earlier run: moved to {earlier}")
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "train_opt.txt", "a", encoding="utf-8") as file:
+        with open(
+            folder / "train_opt.txt", "a", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             file.write(options_text(options))
     except OSError as error:
         raise UserError(
