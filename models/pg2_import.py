@@ -164,7 +164,7 @@ def import_checkpoint(
         write_network_record(folder, converted.record())
         with written_whole(folder / "import.txt") as temporary:
             text = "\n".join([f"imported from {prefix}", *converted.lines(), ""])
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return converted
 
 

@@ -6,6 +6,8 @@ from options.base_options import build_parser, finish_options
 from options.parser import Parser
 from util.argument_types import positive_int, whole_number
 
+JPEG_QUALITY = 75  # Pillow's default, and that of published results
+
 
 def add_test_options(parser: Parser) -> None:
     """Add what only inference needs."""
@@ -29,7 +31,7 @@ def add_test_options(parser: Parser) -> None:
     group.add_argument(
         "--jpeg_quality",
         type=whole_number(1, 100),
-        default=75,
+        default=JPEG_QUALITY,
         help="quality of jpg results (75: Pillow's default)",
     )
     group.add_argument(
@@ -43,7 +45,9 @@ def add_test_options(parser: Parser) -> None:
         help="also save the flow (numbers and pictures), mask and warped source (flow/)",
     )
     group.add_argument(
-        "--skip_existing", action="store_true", help="leave out pairs whose result is there already"
+        "--skip_existing",
+        action="store_true",
+        help="leave out pairs whose result of the same weights and options is there already",
     )
 
 

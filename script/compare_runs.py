@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     if options.output:  # first: what shows the text may be closed
         with written_whole(Path(options.output)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     print(text, end="")
     return 0
 

@@ -28,6 +28,7 @@ from data.synthetic.scene import (
 from data.synthetic.skeleton import BONE_INDEX, BONES, JOINT_LIMITS, Pose, bone_kind
 from script.make_synthetic_dataset import main
 from util.errors import UserError
+from util.pair_names import pair_name
 
 LAYOUTS = ("market", "fashion")
 PREFIX = {"market": "market", "fashion": "fasion"}
@@ -142,8 +143,8 @@ def test_the_datasets_reader_takes_it(dataset):
         assert len(found.pairs) == count
         assert not found.notices
     test_pairs = table(out, layout, "pairs", "test")[1]
-    stems = [Path(name).stem for name in test_pairs[0].split(",")]
-    flow, visible = FlowFolder(out / "flow", IMAGE_SIZE[layout]).read(*stems)
+    pair = pair_name(*test_pairs[0].split(","))
+    flow, visible = FlowFolder(out / "flow", IMAGE_SIZE[layout]).read(pair)
     assert flow.abs().max() > 0.5
     assert visible.sum() > 0
 

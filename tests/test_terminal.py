@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import assert_one_line_error, run_python
 from PIL import Image
 
 from options.parser import run_program
@@ -56,10 +55,13 @@ def test_every_encoding_takes_every_text(scored, encoding, monkeypatch):
     assert json.loads((report / "metrics.json").read_text("utf-8"))["figures"]["SSIM"]
 
 
-def test_a_message_is_one_line_on_a_terminal_of_ascii(scored, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
-    process = run_python("-m", "script.metrics", "--gt_path=ł…", "--distorated_path=ł…")
-    assert_one_line_error(process, "there is no folder \\u0142...")
+def test_a_message_is_one_line_on_a_terminal_of_ascii(monkeypatch):
+    errors = Terminal("ascii")
+    monkeypatch.setattr(sys, "stderr", errors)
+    with pytest.raises(SystemExit) as end:
+        run_program(score, ["--gt_path=ł…", "--distorated_path=ł…"])
+    assert end.value.code == 2
+    assert errors.text() == "error: --distorated_path: there is no folder \\u0142...\n"
 
 
 class Closed(io.StringIO):

@@ -15,6 +15,7 @@ from data.image_names import list_images
 from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder
+from options.test_options import JPEG_QUALITY
 from util.errors import UserError
 from util.files import name_limit, written_whole
 from util.images import save_image, to_uint8
@@ -127,9 +128,12 @@ class ResultWriter:
         inputs = self._inputs(batch) if self.options.save_input else {}
         extras = {name: to_uint8(picture) for name, picture in prediction.extras.items()}
         flows = flow_panels(batch["P1"], prediction) if self.options.save_flow else {}
-        if flows and not self._flows_checked:  # which there are shows with the first batch
-            self._check_lengths([f"_{name}.{self.options.results_format}" for name in flows])
-            self._flows_checked = True
+        if self.options.save_flow and not self._flows_checked:
+            self._flows_checked = True  # which there are shows with the first batch
+            if flows:
+                self._check_lengths([f"_{name}.{self.options.results_format}" for name in flows])
+            else:
+                print(f"--save_flow has no effect: --model={self.options.model} has no flow")
         for row, paths in enumerate(zip(batch["P1_path"], batch["P2_path"], strict=True)):
             pair = pair_name(*paths)
             if inputs:
@@ -250,8 +254,10 @@ def run_inference(options: argparse.Namespace) -> int:
     paths = [dataset.pair_paths(index) for index in range(len(dataset))]
     writer = ResultWriter(options, weights_hash(model.networks), paths, dataset.pairs_path)
     chosen = _start_table(writer, paths)
+    if options.jpeg_quality != JPEG_QUALITY and options.results_format != "jpg":
+        print("--jpeg_quality has no effect without --results_format=jpg")
     with written_whole(folder / "test_opt.txt") as temporary:
-        temporary.write_text(options_text(options), encoding="utf-8")
+        temporary.write_text(options_text(options), encoding="utf-8", errors="backslashreplace")
     pairs = torch.utils.data.Subset(dataset, chosen)
     loader = create_loader(
         pairs,

@@ -117,7 +117,9 @@ def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None
         elif options.continue_train and earlier_model:
             keep_stage(folder, earlier_model)
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "train_opt.txt", "a", encoding="utf-8") as file:
+        with open(
+            folder / "train_opt.txt", "a", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             file.write(options_text(options))
     except OSError as error:
         raise UserError(

@@ -97,11 +97,13 @@ class Report:
     ) -> None:
         """Write metrics.json and metrics.csv into `folder`, and the one-line summary.
 
+        Bytes of a file name that are no UTF-8 are escaped, in JSON's own way.
+
         Raises:
             UserError: a file cannot be written.
         """
         with written_whole(folder / "metrics.json") as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.write_text(self.to_json(), encoding="utf-8", errors="backslashreplace")
         columns = [name for name, figure in self.figures.items() if figure.per_image]
         lines = (
             [
@@ -183,7 +185,7 @@ def _cell(value: float | None) -> str:
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with (
         written_whole(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
