@@ -291,7 +291,7 @@ def test_one_picture_is_not_two(folder):
 @pytest.mark.parametrize(
     ("encoding", "told"),
     [
-        ("utf-16", "is written in UTF-16"),
+        ("utf-16", "written in UTF-16"),
         ("utf-16-le", "UTF-16"),
         ("latin-1", "line 3 is not UTF-8"),
     ],
@@ -301,7 +301,7 @@ def test_tables_in_other_encodings_are_told(folder, encoding, told):
         text = path.read_text()
         path.write_bytes(text.replace("p1", "p\u00e91").encode(encoding))
         message = folder.error()
-        assert f"{path}: " in message and told.split(" is ")[-1] in message
+        assert f"{path}: " in message and told in message
         assert "UTF-8" in message
         path.write_text(text)
 
@@ -316,7 +316,7 @@ def test_resize_tables_are_taken(tmp_path, prefix):
 def test_files_that_are_not_read_are_counted(folder):
     for name in ("a.heic", "b.heic", "c", "notes.txt", ".hidden"):
         (folder.images / name).write_bytes(b"x")
-    (notice,) = folder.dataset().notices
+    notice = folder.dataset().notices[-1]
     assert "3, namely no suffix (1), .heic (2)" in notice
     folder.write_annotation([annotation_row(n) for n in ("a.heic", "p1.png")])
     folder.write_pairs(["a.heic,p1.png"])

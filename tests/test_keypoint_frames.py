@@ -1,4 +1,4 @@
-"""Key points that are written otherwise than the programs take them: told, with a fix that is right."""
+"""Key points written otherwise than the programs take them: told, with a fix that is right."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from PIL import Image
 from util.images import save_image
 
 BODY = np.array(STANDING, float)
-PEOPLE = [BODY + (dx, dy) for dx, dy in ((0, 0), (3, 2), (-4, 3), (2, -3), (-2, 1), (5, 0))]
+PEOPLE = [
+    BODY + np.array([dx, dy]) for dx, dy in ((0, 0), (3, 2), (-4, 3), (2, -3), (-2, 1), (5, 0))
+]
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_padded_squares(data):
     message = data.error()
     assert "padded left and right" in message
     assert "add 32 to every x and say --old_size 128,128" in message
-    moved = [pose + (32, 0) for pose in PEOPLE]
+    moved = [pose + np.array([32, 0]) for pose in PEOPLE]
     write(data, moved)
     assert "--old_size 128,128" in data.error()
     assert data.dataset(old_size=(128, 128)).notices == []
