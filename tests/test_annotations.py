@@ -293,7 +293,7 @@ def test_one_picture_is_not_two(folder):
     [
         ("utf-16", "written in UTF-16"),
         ("utf-16-le", "UTF-16"),
-        ("latin-1", "line 3 is not UTF-8"),
+        ("latin-1", "is not UTF-8 (Latin-1"),
     ],
 )
 def test_tables_in_other_encodings_are_told(folder, encoding, told):
