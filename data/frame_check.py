@@ -142,11 +142,6 @@ class _Images:
             text = own if own == "image" else f"{own[0]},{own[1]}"
             whose = "each image's own pixels" if own == "image" else "the pixels of the images"
             return f"they fit {whose}: --old_size {text}"
-        if not fits and self.turned and self.fits(own, self.sizes[:, ::-1]):
-            return (
-                "they fit the images as they are stored, before their EXIF orientation is applied: "
-                "turn the key points, or save the images without the orientation"
-            )
         if not fits and frame != "image":
             height, width = frame
             near = _ratio(self.aspects, width / height) < _SAME_ASPECT
@@ -192,11 +187,10 @@ class _Images:
             return 1
         return 0 if (ratio > _SAME_ASPECT).all() else None
 
-    def fits(self, frame: Frame, own_sizes: np.ndarray | None = None) -> bool:
-        """Whether the frame seems right (for `image`, of `own_sizes` or the images' own ones)."""
-        if frame == "image" or own_sizes is not None:
-            return _fits(self.poses, self.sizes if own_sizes is None else own_sizes)
-        return _fits(self.poses, np.array([frame], dtype=np.float64))
+    def fits(self, frame: Frame) -> bool:
+        """Whether the frame seems right."""
+        frames = self.sizes if frame == "image" else np.array([frame], dtype=np.float64)
+        return _fits(self.poses, frames)
 
 
 def _fits(poses: np.ndarray, sizes: np.ndarray) -> bool:
@@ -287,10 +281,16 @@ def _check_outside(
     many = outside.sum() > _OUTSIDE_SHARE * len(rest)
     swapped = _seem_swapped(poses[rest])
     if swapped and (outside.any() or len(rest) >= _FEW):
+        if images.turned:
+            raise UserError(
+                f"{path}: key points seem to be those of the images as they are stored, before "
+                "their EXIF orientation is applied: turn the key points, or save the images "
+                f"without the orientation; {_TRUST}"
+            )
         raise UserError(
             f"{path}: x and y seem to be swapped: people lie on their side with the head to the "
             "left; name the columns as they are, name:keypoints_x:keypoints_y, in the header"
-            f"{' (or turn images that lie so)' if not outside.any() else ''}; {_TRUST}"
+            f"{'' if outside.any() else ' (or turn images that lie so)'}; {_TRUST}"
         )
     advice = images.better_frame(frame) if many or len(images.poses) >= _FEW else ""
     certain = outside.sum() >= max(_WRONG_FRAME_SHARE * len(rest), _WRONG_FRAME_COUNT)

@@ -1,6 +1,7 @@
 import argparse
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,81 @@ def test_table_of_many_pairs_uses_each_image_once(folder):
     assert table.pairs.shape == (1800, 2)
     assert len(table.files) == len(table.poses) == 6
     assert table.rows[-1] == 1801
+
+
+def rename(folder, **names):
+    for old, new in names.items():
+        (folder.images / f"{old}.png").rename(folder.images / new)
+
+
+def test_underscores_count_outside_deepfashion(folder):
+    rename(folder, p0="person_11_2.png")
+    folder.write_annotation([annotation_row(n) for n in ("person_1_12.png", *folder.names[1:])])
+    folder.write_pairs(["person_1_12.png,p1.png"])
+    assert "image 'person_1_12.png' is not in" in folder.error()
+    for first, second in (("fashion_1_12", "fashion_11_2"), ("fashionMEN_1_12", "fashionMEN_11_2")):
+        (folder.images / f"{second}.png").write_bytes((folder.images / "p1.png").read_bytes())
+        folder.write_annotation([annotation_row(f"{first}.png"), annotation_row("p1.png")])
+        folder.write_pairs([f"{first}.png,p1.png"])
+        assert f"image '{first}.png' is not in" in folder.error()
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_composed_and_decomposed_names(folder, form, other):
+    rename(folder, p0=unicodedata.normalize(form, "Zo\u00eb.png"))
+    name = unicodedata.normalize(other, "Zo\u00eb.png")
+    folder.write_annotation([annotation_row(n) for n in (name, "p1.png")])
+    folder.write_pairs([f"{name},p1.png"])
+    assert len(folder.dataset()) == 1
+
+
+@pytest.mark.parametrize("prefix", ["./", "train/", "data\\train\\"])
+def test_folders_in_front_of_names(folder, prefix):
+    folder.write_pairs([f"{prefix}p0.png,{prefix}p1.png"])
+    assert Path(folder.dataset()[0]["P2_path"]).name == "p1.png"
+    folder.write_annotation([annotation_row(prefix + name) for name in folder.names])
+    assert len(folder.dataset()) == 1
+    folder.write_pairs(["p0.png,p1.png"])
+    assert len(folder.dataset()) == 1
+
+
+def test_one_picture_is_not_two(folder):
+    folder.write_pairs(["a/p0.png,b/p0.png"])
+    assert "is not in" in folder.error()
+    folder.write_pairs(["p0.png,p0.jpg"])
+    assert "image 'p0.jpg' is not in" in folder.error()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-16", "written in UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("latin-1", "is not UTF-8 (Latin-1"),
+    ],
+)
+def test_tables_in_other_encodings_are_told(folder, encoding, told):
+    for path in (folder.pairs, folder.annotation):
+        text = path.read_text()
+        path.write_bytes(text.replace("p1", "p\u00e91").encode(encoding))
+        message = folder.error()
+        assert f"{path}: " in message and told in message
+        assert "UTF-8" in message
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("prefix", ["fasion-resize", "fashion-resize"])
+def test_resize_tables_are_taken(tmp_path, prefix):
+    name = "fashionMENDenimid0000008001_1front.jpg"
+    root = fashion_folder(tmp_path / "d", name, name, prefix)
+    assert len(FashionDataset(root, "train")) == 1
+
+
+def test_files_that_are_not_read_are_counted(folder):
+    for name in ("a.heic", "b.heic", "c", "notes.txt", ".hidden"):
+        (folder.images / name).write_bytes(b"x")
+    notice = folder.dataset().notices[-1]
+    assert "3, namely no suffix (1), .heic (2)" in notice
+    folder.write_annotation([annotation_row(n) for n in ("a.heic", "p1.png")])
+    folder.write_pairs(["a.heic,p1.png"])
+    assert "a.heic: is not of a type that is read" in folder.error()

@@ -363,12 +363,14 @@ def test_key_points_that_make_no_mask_make_no_score(
 
 
 def test_annotation_rows_of_the_very_name_count(tmp_path: Path) -> None:
-    write_annotation(tmp_path / "a.csv", ["1_11.jpg", "b.2.jpg", "fashion_c.jpg"])
-    poses, notice = read_poses(tmp_path / "a.csv", ["1_11", "b.2", "fasionc", "b", "1__11"])
+    spelt = "fashionMENa_bid0000000202_1front.jpg"
+    write_annotation(tmp_path / "a.csv", ["1_11.jpg", "b.2.jpg", spelt, "./d.jpg"])
+    other = "fasionMENabid00000002021front"
+    poses, notice = read_poses(tmp_path / "a.csv", ["1_11", "b.2", other, "b", "11_1", "d"])
     assert isinstance(poses["1_11"], np.ndarray)
     assert isinstance(poses["b.2"], np.ndarray)
-    assert isinstance(poses["fasionc"], np.ndarray)
-    assert "no row" in poses["b"]
+    assert isinstance(poses[other], np.ndarray) and isinstance(poses["d"], np.ndarray)
+    assert "no row" in poses["b"] and "no row" in poses["11_1"]
     assert "2 image names" in notice
 
 

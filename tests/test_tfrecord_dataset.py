@@ -135,9 +135,20 @@ def test_files_that_are_missing(golden, tmp_path):
     assert "several data sets" in message_of(lambda: TFRecordDataset(tmp_path, "test"))
 
 
-def test_an_empty_file(tmp_path):
-    (tmp_path / "A_test_00000-of-00001.tfrecord").write_bytes(b"")
-    assert "holds no records" in message_of(lambda: TFRecordDataset(tmp_path, "test"))
+@pytest.mark.parametrize("empty", [0, 1])
+def test_an_empty_file_is_no_file_without_records(golden, tmp_path, empty):
+    """Half of the set would be used without a word."""
+    paths = [tmp_path / f"A_test_0000{k}-of-00002.tfrecord" for k in (0, 1)]
+    shutil.copyfile(golden / RECORDS["market"], paths[1 - empty])
+    paths[empty].write_bytes(b"")
+    message = message_of(lambda: TFRecordDataset(tmp_path, "test"))
+    assert f"{paths[empty]}: is empty (0 bytes)" in message and "--skip_bad_samples" in message
+    dataset = TFRecordDataset(tmp_path, "test", skip_bad_samples=True)
+    assert len(dataset) == 4
+    assert "left out" in dataset.notices[0]
+    paths[1 - empty].write_bytes(b"")
+    message = message_of(lambda: TFRecordDataset(tmp_path, "test", skip_bad_samples=True))
+    assert "holds no records" in message
 
 
 def test_images_of_two_sizes(golden, market_records):
