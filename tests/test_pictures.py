@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import STANDING
+from helpers import inference_options
 
+from models import create_model
 from models.base_model import Prediction
 from util.pictures import (
     CAPTION_HEIGHT,
@@ -148,3 +150,39 @@ def test_poses_of_fewer_key_points_are_drawn_as_far_as_they_go():
     picture = draw_skeleton(pose, (64, 48))
     assert picture[15, 15].any() and picture[10, 20].any()  # shoulder line, line to the nose
     assert not picture[30:].any()
+
+
+def test_attention_is_a_map_for_each_place_of_the_window():
+    attention = torch.zeros(2, 9, 4, 2)
+    attention[:, 4] = 0.5  # its middle
+    attention[0, 2, 3, 1] = 0.25  # first row, last column; the lowest right place of its map
+    flow = torch.zeros(2, 2, 4, 2)
+    source = torch.zeros(2, 3, 16, 8)
+    panels = flow_panels(source, Prediction(source, [flow], [], [attention]))
+    picture = panels["attention_4"]
+    assert picture.shape == (2, 12, 6, 3) and picture.dtype == np.uint8
+    assert (picture[:, 4:8, 2:4] == 255).all()
+    assert picture[0, 3, 5, 0] in (127, 128)
+    picture[:, 4:8, 2:4] = 0
+    picture[0, 3, 5] = 0
+    assert not picture.any()
+
+
+@pytest.mark.parametrize("save_flow", [True, False])
+def test_attention_is_what_the_generator_read_by(save_flow):
+    options = [] if not save_flow else ["--save_flow"]
+    model = create_model(
+        inference_options("--model=pose", "--attn_layer=2,3", "--kernel_size=2=5,3=3", *options)
+    )
+    torch.manual_seed(3)
+    batch = {
+        "P1": torch.rand(2, 3, 128, 64),
+        "BP1": torch.rand(2, 18, 128, 64),
+        "BP2": torch.rand(2, 18, 128, 64),
+    }
+    prediction = model.predict(batch)
+    shapes = [tuple(value.shape) for value in prediction.attentions]
+    assert shapes == ([(2, 9, 16, 8), (2, 25, 32, 16)] if save_flow else [])
+    for value in prediction.attentions:
+        assert value.min() >= 0 and torch.allclose(value.sum(1), torch.ones(()), atol=1e-5)
+    assert torch.equal(prediction.image, model.networks["G"].eval()(*batch.values())[0])
