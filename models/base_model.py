@@ -55,12 +55,15 @@ class Prediction:
         image: the picture in the target pose, [B, 3, H, W] in [-1, 1].
         flows: flow fields, coarse to fine, each [B, 2, h, w] in pixels of its own map.
         masks: occlusion masks of the same sizes, [B, 1, h, w] in [0, 1].
+        attentions: local attention, coarse to fine, each [B, k², h, w], ≥ 0, sum 1; channel i·k + j
+            is row i, column j of the window. Only where --save_flow asks for it.
         extras: further pictures to show beside it, by caption, like `image`.
     """
 
     image: Tensor
     flows: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
+    attentions: list[Tensor] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
 
 

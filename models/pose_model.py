@@ -11,6 +11,7 @@ from models.losses.adversarial import MODES, AdversarialLoss, gradient_penalty
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
 from models.networks.discriminator import ResDiscriminator
 from models.networks.init import init_weights
+from models.networks.local_attention import recorded_attention
 from models.networks.pose_generator import PoseGenerator
 from options.parser import Parser
 from util.argument_types import boolean, loss_weight, positive_int, real_number
@@ -158,7 +159,11 @@ class PoseModel(GFLAModel):
 
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The generated picture, with the flow fields and masks it was made with."""
-        return Prediction(*self.generator(*self.inputs(batch)))
+        if not getattr(self.options, "save_flow", False):
+            return Prediction(*self.generator(*self.inputs(batch)))
+        with recorded_attention(self.generator) as attentions:
+            image, flows, masks = self.generator(*self.inputs(batch))
+        return Prediction(image, flows, masks, attentions)
 
     def explain_missing(self, report: LoadReport) -> str:
         """Tell a stage-1 checkpoint from one of other options."""

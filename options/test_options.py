@@ -42,7 +42,7 @@ def add_test_options(parser: Parser) -> None:
     group.add_argument(
         "--save_flow",
         action="store_true",
-        help="also save the flow (numbers and pictures), mask and warped source (flow/)",
+        help="also save the flow (numbers and pictures), mask, warped source and attention (flow/)",
     )
     group.add_argument(
         "--skip_existing",

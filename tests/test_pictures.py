@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import STANDING
-from helpers import PROJECT
+from helpers import PROJECT, inference_options
 
+from models import create_model
 from models.base_model import Prediction
 from options.test_options import build_test_parser
 from util.pictures import (
@@ -202,3 +203,39 @@ def test_users_find_the_order_of_the_key_points():
     words = iter(re.findall(r"\w+", action.help))
     for name in table.values():  # in this order; the side is said once for a limb
         assert name.split()[-1] in words
+
+
+def test_attention_is_a_map_for_each_place_of_the_window():
+    attention = torch.zeros(2, 9, 4, 2)
+    attention[:, 4] = 0.5  # its middle
+    attention[0, 2, 3, 1] = 0.25  # first row, last column; the lowest right place of its map
+    flow = torch.zeros(2, 2, 4, 2)
+    source = torch.zeros(2, 3, 16, 8)
+    panels = flow_panels(source, Prediction(source, [flow], [], [attention]))
+    picture = panels["attention_4"]
+    assert picture.shape == (2, 12, 6, 3) and picture.dtype == np.uint8
+    assert (picture[:, 4:8, 2:4] == 255).all()
+    assert picture[0, 3, 5, 0] in (127, 128)
+    picture[:, 4:8, 2:4] = 0
+    picture[0, 3, 5] = 0
+    assert not picture.any()
+
+
+@pytest.mark.parametrize("save_flow", [True, False])
+def test_attention_is_what_the_generator_read_by(save_flow):
+    options = [] if not save_flow else ["--save_flow"]
+    model = create_model(
+        inference_options("--model=pose", "--attn_layer=2,3", "--kernel_size=2=5,3=3", *options)
+    )
+    torch.manual_seed(3)
+    batch = {
+        "P1": torch.rand(2, 3, 128, 64),
+        "BP1": torch.rand(2, 18, 128, 64),
+        "BP2": torch.rand(2, 18, 128, 64),
+    }
+    prediction = model.predict(batch)
+    shapes = [tuple(value.shape) for value in prediction.attentions]
+    assert shapes == ([(2, 9, 16, 8), (2, 25, 32, 16)] if save_flow else [])
+    for value in prediction.attentions:
+        assert value.min() >= 0 and torch.allclose(value.sum(1), torch.ones(()), atol=1e-5)
+    assert torch.equal(prediction.image, model.networks["G"].eval()(*batch.values())[0])

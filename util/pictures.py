@@ -1,6 +1,7 @@
 """Pictures of what a model does: skeletons, flows, masks, and labelled sheets of them."""
 
 import colorsys
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +59,7 @@ def draw_skeleton(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def flow_panels(source: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Pictures of every flow field and mask, and of the source warped by each flow.
+    """Pictures of every flow field, mask and attention, and of the source warped by each flow.
 
     Args:
         source: [B, 3, H, W] in [-1, 1].
@@ -66,7 +67,9 @@ def flow_panels(source: Tensor, prediction: Prediction) -> dict[str, np.ndarray]
 
     Returns:
         uint8 [B, H, W, 3] by name: `flow_<k>`, `mask_<k>`, `warped_<k>`, k = image height over
-        the map's height (4 is the map of a quarter of the size).
+        the map's height (4 is the map of a quarter of the size). Where there are attentions, also
+        `attention_<k>`, uint8 [B, n·h, n·w, 3] for a window of n × n: a map per place of it, in its
+        order, white where a picture's weights are largest and black where they are 0.
     """
     height, width = source.shape[-2:]
     panels = {}
@@ -78,6 +81,13 @@ def flow_panels(source: Tensor, prediction: Prediction) -> dict[str, np.ndarray]
     for mask in prediction.masks:
         large = torch.nn.functional.interpolate(mask, size=(height, width), mode="nearest")
         panels[f"mask_{height // mask.shape[2]}"] = to_uint8(large.expand(-1, 3, -1, -1) * 2 - 1)
+    for attention in prediction.attentions:
+        batch, places, h, w = attention.shape
+        side = math.isqrt(places)
+        tiles = attention / attention.amax((1, 2, 3), keepdim=True)
+        tiles = tiles.view(batch, side, side, h, w).transpose(2, 3)
+        tiles = tiles.reshape(batch, 1, side * h, side * w).expand(-1, 3, -1, -1)
+        panels[f"attention_{height // h}"] = to_uint8(tiles * 2 - 1)
     return panels
 
 

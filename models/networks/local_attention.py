@@ -16,6 +16,9 @@ The k×k blocks would be k² times the size of a feature map. They are never bui
 them are rewritten exactly, see `LocalAttention._hidden` and `_fold_bilinear`.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -124,6 +127,33 @@ class LocalAttention(nn.Module):
         expected = (target.shape[0], 2, *target.shape[-2:])
         if tuple(flow.shape) != expected:
             raise ValueError(f"flow: got shape {tuple(flow.shape)}, expected {expected}")
+
+
+@contextlib.contextmanager
+def recorded_attention(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Within the block, keep the attention of every call of a local attention in a network.
+
+    It is computed once more for that.
+
+    Args:
+        network: any that has LocalAttention within.
+
+    Yields:
+        A list that fills with `[B, k², H, W]`, see `LocalAttention.attention_weights`, by call.
+    """
+    maps: list[Tensor] = []
+    layers = [module for module in network.modules() if isinstance(module, LocalAttention)]
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda module, inputs: maps.append(module.attention_weights(*inputs))
+        )
+        for layer in layers
+    ]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _fold_bilinear(tap_weight: Tensor, fraction: Tensor) -> Tensor:
