@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import PROJECT, assert_one_line_error, run_here, run_python
+from helpers import PROJECT, assert_one_line_error, run_here, run_python, save_file
 from PIL import Image
 from tensorflow_files import golden_arrays, golden_checkpoint, write_checkpoint
 
@@ -151,8 +151,23 @@ def test_the_program_says_what_it_found_and_how_to_go_on(golden, tmp_path, capsy
         "--continue_train --iter_count=6000",
     ):
         assert part in printed
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["import.txt", *FILES]
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"import.txt", "network.json", *FILES}
+    record = json.loads((tmp_path / "a" / "network.json").read_text())
+    assert (record["model"], record["conv_hidden_num"], record["load_size"]) == (
+        "pg2", "8", "128,64",
+    )  # fmt: skip
     assert "iteration 5999" in (tmp_path / "a" / "import.txt").read_text()
+
+
+def test_an_import_does_not_overwrite_another_model(golden, tmp_path):
+    folder = tmp_path / "a"
+    save_file({"model": "pose"}, folder / "latest_state.pth")
+    save_file({"x": torch.zeros(1)}, folder / "latest_net_D.pth")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match=r"holds checkpoints of --model=pose.*another --name"):
+        main([str(golden), "--name=a", f"--checkpoints_dir={tmp_path}", "--overwrite"])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_training_goes_on_from_imported_weights(imported, tiny_market, tmp_path):
