@@ -1,6 +1,7 @@
 """Options: the published commands, defaults, what is refused and how it is said."""
 
 import argparse
+import importlib
 import shlex
 
 import pytest
@@ -441,9 +442,12 @@ def test_update_changes_only_what_is_between_the_markers():
 
 @pytest.mark.parametrize("backend", ["visdom", "tensorboard"])
 def test_a_display_whose_package_is_missing_is_left_out(monkeypatch, capsys, backend):
+    real = importlib.import_module
+
     def gone(module):
         if module == f"util.display.{backend}_backend":
             raise ModuleNotFoundError(name=backend)
+        return real(module)
 
     monkeypatch.setattr("util.display.importlib.import_module", gone)
     options = parse_train_options(["--display_backend=visdom,tensorboard"])
