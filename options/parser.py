@@ -12,6 +12,7 @@ from typing import ClassVar, NoReturn
 
 from util.errors import UserError
 from util.memory_errors import is_out_of_memory, out_of_memory_text
+from util.packages import not_installed
 from util.terminal import print_on_any_terminal
 
 DEBUG = "--debug"
@@ -104,7 +105,8 @@ class Parser(argparse.ArgumentParser):
 def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     """Run a program's main function and exit; mistakes are one line.
 
-    Exit codes: what `main` returns (None is 0); 2 for a UserError and for memory that ran out; 130
+    Exit codes: what `main` returns (None is 0); 2 for a UserError, for
+    memory that ran out and for a package that is not installed; 130
     for Ctrl-C; 1, with a traceback, for anything else, as that is a defect of the program. With
     --debug on the command line the traceback is shown for the others, too, before their line.
 
@@ -129,6 +131,11 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
         _end(error, f"error: {error}", 2)
     except KeyboardInterrupt as error:
         _end(error, "interrupted", 130)
+    except ModuleNotFoundError as error:
+        missing = not_installed(error)
+        if missing is None:
+            raise
+        _end(error, f"error: {missing}", 2)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

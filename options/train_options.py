@@ -18,7 +18,7 @@ from util.argument_types import (
     server_address,
     whole_number,
 )
-from util.display import check_dashboard
+from util.display import check_displays
 from util.errors import UserError
 from util.precision import add_device_options
 
@@ -203,7 +203,7 @@ def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespac
     options = finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
     _check_start(options)
     _check_growth(options)
-    check_dashboard(options)  # before an earlier run is moved aside
+    check_displays(options)  # before an earlier run is moved aside
     return options
 
 

@@ -1,6 +1,7 @@
 """Options: the published commands, defaults, what is refused and how it is said."""
 
 import argparse
+import importlib
 import shlex
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import train_options as market_options
 
 from models import find_model
 from options.base_options import options_text
+from options.parser import run_program
 from options.test_options import build_test_parser, parse_test_options
 from options.train_options import build_train_parser, parse_train_options
 from script.options_table import END, START, option_rows, options_markdown, updated
@@ -436,3 +438,29 @@ def test_update_changes_only_what_is_between_the_markers():
     assert updated(new) == new
     with pytest.raises(UserError, match=r"README\.md"):
         updated("no markers")
+
+
+@pytest.mark.parametrize("backend", ["visdom", "tensorboard"])
+def test_a_display_whose_package_is_missing_is_left_out(monkeypatch, capsys, backend):
+    real = importlib.import_module
+
+    def gone(module):
+        if module == f"util.display.{backend}_backend":
+            raise ModuleNotFoundError(name=backend)
+        return real(module)
+
+    monkeypatch.setattr("util.display.importlib.import_module", gone)
+    options = parse_train_options(["--display_backend=visdom,tensorboard"])
+    assert options.display_backend == [x for x in ("visdom", "tensorboard") if x != backend]
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and f"without {backend}: {backend} is not installed" in text
+
+
+def test_a_package_that_is_missing_is_one_line(capsys):
+    def main():
+        raise ModuleNotFoundError(name="skimage.draw")
+
+    with pytest.raises(SystemExit) as end:
+        run_program(main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: scikit-image is not installed")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import UserError
+from util.packages import not_installed
 
 NPM_COMMAND = "python -m script.dashboard --assets=npm"
 NPM_SECONDS = 300
@@ -151,10 +152,7 @@ def static_folder() -> Path:
     """
     found = importlib.util.find_spec("visdom")
     if found is None or found.origin is None:
-        raise UserError(
-            "visdom is not installed in this environment "
-            f"({sys.prefix}): activate the project's, or run bash script/setup.sh"
-        )
+        raise UserError(not_installed(ModuleNotFoundError(name="visdom")))
     return Path(found.origin).parent / "static"
 
 

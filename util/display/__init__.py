@@ -1,6 +1,7 @@
 """Live displays of a training, chosen by --display_backend: visdom, tensorboard."""
 
 import argparse
+import importlib
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from util.display.base import Display, Displays
 from util.errors import UserError
 from util.history import History
+from util.packages import not_installed
 
 __all__ = ["Display", "create_display"]
 
@@ -19,12 +21,25 @@ DEFAULT_PORT = 8096
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def check_dashboard(options: argparse.Namespace) -> None:
-    """Check that a server can be started here where that is asked for.
+def check_displays(options: argparse.Namespace) -> None:
+    """Leave out displays whose package is missing, with a line; check --start_dashboard.
+
+    To be called before anything of an earlier run is moved. Changes options.display_backend.
 
     Raises:
         UserError: --start_dashboard for another machine.
     """
+    for backend in list(options.display_backend):
+        if backend == "visdom" and options.display_id <= 0:
+            continue
+        try:
+            importlib.import_module(f"util.display.{backend}_backend")
+        except ModuleNotFoundError as error:
+            missing = not_installed(error)
+            if missing is None:
+                raise
+            options.display_backend = [name for name in options.display_backend if name != backend]
+            print(f"training without {backend}: {missing}", file=sys.stderr)
     if options.start_dashboard and urlsplit(options.display_server).hostname not in _LOOPBACK:
         raise UserError(
             "--start_dashboard: starts a server on this machine, but --display_server is "

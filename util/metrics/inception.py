@@ -5,17 +5,15 @@ import io
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
 from torchvision.models import Inception3, Inception_V3_Weights
 
 from util.metrics.exact_inference import check_pictures, exact_inference
 from util.pretrained_weights import PretrainedFile
 
 STANDARD_FILE = PretrainedFile(
-    "--inception_weights", "the FID-Inception-2015 network (torch-fidelity's)", URL_INCEPTION_V3
+    "--inception_weights",
+    "the FID-Inception-2015 network (torch-fidelity's)",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )
 IMAGENET_FILE = PretrainedFile(
     "--imagenet_inception_weights",
@@ -46,6 +44,9 @@ class StandardInception(nn.Module):
     """
 
     def __init__(self, weights: str | None, device: torch.device) -> None:
+        # Here, so that the other figures do without the package.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         super().__init__()
         loaded = STANDARD_FILE.load(weights, _layout(STANDARD_CLASSES))
         # torch-fidelity unpickles whatever it finds in a file; so it gets one written here, of the

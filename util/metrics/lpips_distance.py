@@ -3,7 +3,6 @@
 import warnings
 
 import torch
-from lpips import LPIPS
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
 
@@ -97,8 +96,10 @@ def _key(version: str) -> str:
     return version.replace(".", "_")  # a module's name must have no dot
 
 
-def _build(version: str) -> LPIPS:
+def _build(version: str) -> nn.Module:
     """The network with its head; the backbone's weights are random, from a generator of its own."""
+    from lpips import LPIPS  # here, so that the other figures do without the package
+
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # The package uses an argument that torchvision has renamed.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")

@@ -48,6 +48,7 @@ from util.metrics.scoring import (
     Scores,
     score_pictures,
 )
+from util.packages import not_installed
 from util.precision import keep_freed_memory
 from util.pretrained_weights import MissingWeights
 from util.result_table import TABLE_NAME, read_table
@@ -177,6 +178,12 @@ class _Networks:
                 loaded = make()
             except MissingWeights as error:
                 report.left_out.update(dict.fromkeys(wanting, str(error)))
+                continue
+            except ModuleNotFoundError as error:
+                reason = not_installed(error)
+                if reason is None:
+                    raise
+                report.left_out.update(dict.fromkeys(wanting, reason))
                 continue
             setattr(networks, network, loaded)
             networks.protocols[network] = loaded.protocol

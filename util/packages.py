@@ -1,0 +1,19 @@
+"""What is said where a package is not installed."""
+
+import sys
+
+# Of this project: where one of these is not found, that is a defect, not the environment's.
+_OWN = frozenset({"benchmarks", "data", "models", "options", "script", "util"})
+_PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # by module, where it is spelt otherwise
+
+
+def not_installed(error: ModuleNotFoundError) -> str | None:
+    """Name the package that an import did not find, and the way out; None for our own modules."""
+    module = (error.name or "").partition(".")[0]
+    if not module or module in _OWN:
+        return None
+    package = _PACKAGES.get(module, module.replace("_", "-"))
+    return (
+        f"{package} is not installed in this environment ({sys.prefix}): activate the project's, "
+        "or run bash script/setup.sh"
+    )
