@@ -96,10 +96,22 @@ class Parser(argparse.ArgumentParser):
         explained = self.explain_unknown(flags[0])
         if explained:
             return explained
-        known = [name for action in self._actions for name in action.option_strings]
-        nearest = difflib.get_close_matches(flags[0], known, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
+        nearest = self._nearest(flags[0])
+        hint = f"; did you mean {nearest}?" if nearest else "; see --help"
         return f"unknown option {' '.join(flags[0].split())}{hint}"
+
+    def _nearest(self, flag: str) -> str | None:
+        """The option that a flag is the beginning or another spelling of."""
+
+        def letters(name: str) -> str:
+            return name.replace("-", "").replace("_", "").lower()
+
+        known = {letters(name): name for action in self._actions for name in action.option_strings}
+        got = letters(flag)
+        begun = [name for name in known if len(got) > 2 and name.startswith(got)]
+        # 0.8: at 0.6, which is usual, --results_dir is taken for --checkpoints_dir.
+        nearest = begun or difflib.get_close_matches(got, known, n=1, cutoff=0.8)
+        return known[nearest[0]] if nearest else None
 
 
 def run_program(main: Callable[..., int | None], *arguments: object) -> None:

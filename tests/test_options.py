@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import shlex
 
 import pytest
@@ -464,3 +465,20 @@ def test_a_package_that_is_missing_is_one_line(capsys):
         run_program(main)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("error: scikit-image is not installed")
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--gpu", "did you mean --gpu_id?"),
+        ("--continue", "did you mean --continue_train?"),
+        ("--kernelsize", "did you mean --kernel_size?"),
+        ("--data-root", "did you mean --dataroot?"),
+        ("--epochs", "see --help"),
+        ("--no_flip", "see --help"),
+        ("--fineSize", "see --help"),
+    ],
+)
+def test_only_what_is_near_is_proposed(flag, hint):
+    with pytest.raises(UserError, match=re.escape(f"unknown option {flag}; {hint}")):
+        parse_train_options(["--name=a", flag])
