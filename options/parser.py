@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
         known = {letters(name): name for action in self._actions for name in action.option_strings}
         got = letters(flag)
-        begun = [name for name in known if len(got) > 2 and name.startswith(got)]
+        begun = sorted((n for n in known if len(got) > 2 and n.startswith(got)), key=len)
         # 0.8: at 0.6, which is usual, --results_dir is taken for --checkpoints_dir.
         nearest = begun or difflib.get_close_matches(got, known, n=1, cutoff=0.8)
         return known[nearest[0]] if nearest else None
