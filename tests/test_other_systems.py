@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import PROJECT
 
 from data import worker_failures
@@ -48,6 +49,7 @@ def test_every_program_starts_as_a_file(path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(path.parent), *elsewhere])
     started = []
     monkeypatch.setattr(parser, "run_program", started.append)
+    monkeypatch.setitem(sys.modules, "torch", torch)  # given back, as script.dashboard hides it
     runpy.run_path(str(path), run_name="__main__")
     assert len(started) == 1
     assert sys.path[0] == str(PROJECT) and str(path.parent) not in sys.path
