@@ -245,7 +245,7 @@ def test_inputs_and_flow_are_saved_in_folders_of_their_own(runs, tiny_market):
     names = {folder: set(os.listdir(runs.pictures / folder)) for folder in ("inputs", "flow")}
     assert names["inputs"] == {f"{p}_{kind}.jpg" for p in PAIRS for kind in ("source", "target")}
     assert names["flow"] == {
-        *(f"{p}_{kind}_4.jpg" for p in PAIRS for kind in ("flow", "mask", "warped")),
+        *(f"{p}_{kind}_4.jpg" for p in PAIRS for kind in ("flow", "mask", "warped", "attention")),
         *(f"{p}_flow.npz" for p in PAIRS),
     }
     assert set(os.listdir(runs.pictures / "strips")) == {f"{pair}.jpg" for pair in PAIRS}

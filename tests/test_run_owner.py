@@ -201,8 +201,7 @@ def test_what_differs_on_resuming_is_said_and_logged(root, train, tmp_path, tiny
     shutil.copytree(tiny_market, elsewhere)
     log = root / "small" / "loss_log.txt"
     output = succeed(train(*PG2, "--lr=0.002", "--continue_train", "--niter=2", "--nThreads=1"))
-    assert output.count("until here") == 1 and "--niter: 1 until here, now 2" in output
-    assert log.read_text().count("until here") == 1
+    assert "until here" not in output + log.read_text()  # a longer run is the same run
     other = ["--lambda_rec=3", f"--dataroot={elsewhere}", "--niter=3"]
     output = succeed(train(*PG2, "--continue_train", *other))
     said = [
@@ -232,7 +231,9 @@ def test_what_contradicts_the_weights_is_refused(root, train, recorded, wrong):
     process = train(*PG2, "--continue_train", "--niter=2", wrong)
     is_by_option = recorded == "network.json" or wrong.startswith("--pose_encoding")
     told = "were trained with" if is_by_option else "that it was trained with"
-    assert_one_line_error(process, wrong.split("=")[0], told)
+    # Without the record PG2's layout, which follows the size, is what the tensors tell.
+    option = wrong.split("=")[0] if is_by_option or "load_size" not in wrong else "--layout=market"
+    assert_one_line_error(process, option, told)
     assert content(root) == before
 
 

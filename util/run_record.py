@@ -10,15 +10,16 @@ from models.base_model import TrainingStart
 from options.base_options import INPUT_OPTIONS, shaping_options
 from util.errors import UserError
 
-# Options that leave the trained weights as they would be, or that are told in other lines.
+# Options that leave the trained weights as they would be, or that are told in other lines. A run
+# that is made longer is the same run; what the rates do then is told by --niter_decay.
 _UNTOLD = frozenset([
     "debug", "is_train", "name", "model", "checkpoints_dir", "which_iter", "continue_train",
     "init_from", "from_scratch", "gpu_ids", "nThreads", "seed", "batchSize", "serial_batches",
-    "iter_count", "init_type", "print_freq", "display_freq", "save_latest_freq", "save_iters_freq",
-    "eval_iters_freq", "eval_pairs", "no_html", "keep_checkpoints", "save_failure",
-    "skip_nonfinite", "display_backend", "display_id", "display_server", "display_port",
-    "display_env", "display_winsize", "display_single_pane_ncols", "start_dashboard",
-    "skip_bad_samples", "max_dataset_size",
+    "iter_count", "niter", "init_type", "print_freq", "display_freq", "save_latest_freq",
+    "save_iters_freq", "eval_iters_freq", "eval_pairs", "no_html", "keep_checkpoints",
+    "save_failure", "skip_nonfinite", "display_backend", "display_id", "display_server",
+    "display_port", "display_env", "display_winsize", "display_single_pane_ncols",
+    "start_dashboard", "skip_bad_samples", "max_dataset_size",
 ])  # fmt: skip
 # What the next stage shares with the one before, whose losses and rates are its own.
 _OF_DATA = frozenset(["dataset_mode", "dataroot", "phase", "old_size"])
