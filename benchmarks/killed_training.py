@@ -21,7 +21,7 @@ import torch
 from options.parser import Parser
 from options.train_options import parse_train_options
 from script.make_synthetic_dataset import main as make_synthetic_dataset
-from util.argument_types import positive_int, real_number, seed
+from util.argument_types import non_negative_int, positive_int, real_number
 from util.checkpoints import load_training_state, read_state_dict
 from util.errors import UserError
 from util.training import Trainer
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=0.8,
         help="seconds to a kill that is not aimed",
     )
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=non_negative_int, default=0)
     options: argparse.Namespace = parser.parse_all(arguments)
     torch.set_num_threads(1)  # a process with threads of its own must not fork
     rng = random.Random(options.seed)

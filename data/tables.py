@@ -7,7 +7,7 @@ from pathlib import Path
 from util.errors import UserError
 
 _SNIFFED = 1 << 16  # bytes of a file that show how it is written
-_ENCODINGS = {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
+_UTF_16 = ("utf-16", "utf-16-le", "utf-16-be")
 
 
 def read_rows(
@@ -59,9 +59,9 @@ def encoding_problem(path: Path, expected: str) -> str:
     """
     with open(path, "rb") as file:
         head = file.read(_SNIFFED)
-    for encoding, name in _ENCODINGS.items():
+    for encoding in _UTF_16:
         if expected in head[: len(head) // 2 * 2].decode(encoding, errors="ignore"):
-            return f"{path}: is written in {name}; save it as UTF-8"
+            return f"{path}: is written in UTF-16; save it as UTF-8"
     if expected.encode() in head and b"\0" not in head:
         data = path.read_bytes()
         try:

@@ -24,15 +24,9 @@ from util.checkpoints import (
 )
 from util.device import choose_device
 from util.errors import UserError
+from util.network_record import as_argument
 
 Batch = Mapping[str, Tensor | list[str]]
-
-
-def option_text(value: object) -> str:
-    """An option's value as it is given: 2,3 for a list, 2=5,3=3 for a dictionary."""
-    if isinstance(value, Mapping):
-        value = [f"{key}={part}" for key, part in value.items()]
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class NonFiniteError(ArithmeticError):
@@ -388,7 +382,7 @@ class BaseModel(ABC):
 
     @staticmethod
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
-        """The options, by name, that shaped networks with tensors of these shapes, where told."""
+        """The options, by name, that shaped networks of these tensors; None where unknown."""
         return {}
 
     def differing(self, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
@@ -396,13 +390,13 @@ class BaseModel(ABC):
         return {
             name: value
             for name, value in self.trained_with(shapes).items()
-            if value != getattr(self.options, name, self.fixed_options.get(name))
+            if value not in (None, getattr(self.options, name, self.fixed_options.get(name)))
         }
 
     def advise(self, shapes: Mapping[str, torch.Size]) -> str:
         """What a user can do about weights of these shapes that do not fit."""
         others = self.differing(shapes)
-        shown = " ".join(f"--{name}={option_text(value)}" for name, value in others.items())
+        shown = " ".join(f"--{name}={as_argument(value)}" for name, value in others.items())
         if fixed := [name for name in others if name in self.fixed_options]:
             here = " ".join(f"--{name}={self.fixed_options[name]}" for name in fixed)
             return f"it is of a network with {shown}; here it is always {here}, train one anew"

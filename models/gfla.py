@@ -150,7 +150,6 @@ class GFLAModel(BaseModel):
             options.attn_layer = list(preset.attn_layer)
             options.kernel_size = dict(preset.kernel_size)
         check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
-        options.attn_layer = sorted(options.attn_layer)
         if any(side < 64 or side % SIZE_STEP for side in options.load_size):
             raise UserError(
                 f"--load_size: got {','.join(map(str, options.load_size))}, expected multiples of "

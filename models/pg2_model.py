@@ -87,8 +87,12 @@ class PG2Model(BaseModel):
         found = {"conv_hidden_num": width}
         if "to_latent.weight" not in shapes:  # G2
             return {"layout": _layout_of(levels=levels + 2), **found}
-        found |= {"z_num": shapes["to_latent.weight"][0], "structure_nc": channels - IMAGE_CHANNELS}
-        return {"layout": _layout_of(levels=levels), **found}
+        z_num, coarsest = shapes["to_latent.weight"]
+        found |= {"z_num": z_num, "structure_nc": channels - IMAGE_CHANNELS}
+        layout = _layout_of(levels=levels)
+        if layout and LAYOUTS[layout].coarsest_pixels * levels * width == coarsest:
+            found["load_size"] = LAYOUTS[layout].size
+        return {"layout": layout, **found}
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from data import dataset_names, find_dataset
 from models import find_model, model_names
 from options.parser import Parser
-from util.argument_types import folder_name, non_negative_int, seed
+from util.argument_types import folder_name, non_negative_int
 from util.device import cpu_cores
 from util.errors import UserError
 from util.network_record import FILE_NAME, as_argument, read_network_record
@@ -50,7 +50,9 @@ def add_base_options(parser: Parser) -> None:
         default="0",
         help="GPU to use, -1 for the CPU; without a usable GPU the CPU is used, and said so",
     )
-    group.add_argument("--seed", type=seed, default=0, help="seed of all random numbers")
+    group.add_argument(
+        "--seed", type=non_negative_int, default=0, help="seed of all random numbers"
+    )
 
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -90,15 +92,16 @@ def build_parser(
     chosen, _ = first.parse_known_args(arguments)
     folder = folder_to_load(chosen, is_train)
     record = read_network_record(folder) if folder else {}
-    if chosen.model is None:  # training may begin the next stage, which the record does not know
-        chosen.model = default_model if is_train else record.get("model", default_model)
+    # Training may begin the next stage, which the record does not know.
+    usual_model = default_model if is_train else record.get("model", default_model)
+    chosen.model = chosen.model or usual_model
     model, dataset = find_model(chosen.model), find_dataset(chosen.dataset_mode)
     parser = Parser(prog=program, add_help=False)
     add_base_options(parser)
     add_program_options(parser)
     model.add_options(parser, is_train)
     dataset.add_options(parser, is_train)
-    parser.set_defaults(model=chosen.model)
+    parser.set_defaults(model=usual_model)
     _set_part_defaults(parser, (dataset, model), arguments, is_train)
     if record:
         recorded = _recorded_values(parser, record, folder, chosen.dataset_mode)

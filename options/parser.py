@@ -117,10 +117,10 @@ class Parser(argparse.ArgumentParser):
 def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     """Run a program's main function and exit; mistakes are one line.
 
-    Exit codes: what `main` returns (None is 0); 2 for a UserError, for
-    memory that ran out and for a package that is not installed; 130
-    for Ctrl-C; 1, with a traceback, for anything else, as that is a defect of the program. With
-    --debug on the command line the traceback is shown for the others, too, before their line.
+    Exit codes: what `main` returns (None is 0); 2 for a UserError, for memory that ran out and for
+    a package that is not installed; 130 for Ctrl-C; 1, with a traceback, for anything else, as that
+    is a defect of the program. With --debug on the command line the traceback is shown for the
+    others, too, before their line.
 
     OpenMP's threads wait as WAITING says, unless the user has set how: `main` imports torch.
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_int, real_number, seed
+from util.argument_types import non_negative_int, positive_int, real_number
 from util.files import written_whole
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=95.0,
         help="of the intervals, in percent",
     )
-    add("--seed", type=seed, default=0, help="of the bootstrap")
+    add("--seed", type=non_negative_int, default=0, help="of the bootstrap")
     add(
         "--cluster", choices=CLUSTERS, default="linked",
         help="pairs drawn together, as their scores are not independent: those that share images "

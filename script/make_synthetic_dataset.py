@@ -11,7 +11,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import positive_int, seed, worker_count
+from util.argument_types import non_negative_int, positive_int, worker_count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--pairs_per_identity", type=positive_int, help="at most so many pairs; None is all"
     )
     parser.add_argument("--no_flow", action="store_true", help="leave out the true flow")
-    parser.add_argument("--seed", type=seed, default=0, help="decides every file")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="decides every file")
     parser.add_argument(
         "--workers", type=worker_count, default=cpu_cores(), help="processes; same files"
     )

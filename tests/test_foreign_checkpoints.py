@@ -1,6 +1,7 @@
 """Checkpoints as other people have them: what is read, and what the others are told to be."""
 
 import argparse
+import dataclasses
 import gzip
 import io
 import shlex
@@ -323,13 +324,17 @@ def test_what_does_not_fit_of_a_flow_estimator_and_a_discriminator(tmp_path):
         ({"conv_hidden_num": 8}, "--conv_hidden_num=8"),
         ({"z_num": 8}, "--z_num=8"),
         ({"structure_nc": 17}, "--structure_nc=17"),
-        ({"layout": "fashion"}, "--layout=fashion"),
+        ({"layout": LAYOUTS["fashion"]}, "--layout=fashion"),
+        ({"layout": LAYOUTS["fashion"], "size": (256, 256)},
+         "--layout=fashion --load_size=256,256"),
+        ({"layout": LAYOUTS["market"], "size": (256, 256)}, "--layout, --load_size, --conv_hidden"),
+        ({"layout": dataclasses.replace(LAYOUTS["market"], levels=4)}, "--layout, --load_size"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_of_pg2(tmp_path, trained, advice):
-    form = {"structure_nc": 18, "conv_hidden_num": 4, "z_num": 4, "ndf": 4, **trained}
-    layout = form.pop("layout", "market")
-    networks = build_networks(LAYOUTS[layout], (128, 64), **form)
+    form = {"layout": LAYOUTS["market"], "size": (128, 64)}
+    form |= {"structure_nc": 18, "conv_hidden_num": 4, "z_num": 4, "ndf": 4, **trained}
+    networks = build_networks(**form)
     for name, network in networks.items():
         torch.save(network.state_dict(), tmp_path / f"latest_net_{name}.pth")
     model = create_model(inference_options("--model=pg2", "--conv_hidden_num=4", "--z_num=4"))

@@ -231,9 +231,7 @@ def test_what_contradicts_the_weights_is_refused(root, train, recorded, wrong):
     process = train(*PG2, "--continue_train", "--niter=2", wrong)
     is_by_option = recorded == "network.json" or wrong.startswith("--pose_encoding")
     told = "were trained with" if is_by_option else "that it was trained with"
-    # Without the record PG2's layout, which follows the size, is what the tensors tell.
-    option = wrong.split("=")[0] if is_by_option or "load_size" not in wrong else "--layout=market"
-    assert_one_line_error(process, option, told)
+    assert_one_line_error(process, wrong.split("=")[0], told)
     assert content(root) == before
 
 

@@ -101,7 +101,6 @@ def whole_number(low: int, high: int = LARGEST) -> Callable[[str], int]:
 
 positive_int = whole_number(1)
 non_negative_int = whole_number(0)
-seed = whole_number(0, 2**31 - 1)
 port = whole_number(1, 65535)
 worker_count = whole_number(1, 256)
 channels = whole_number(1, 1024)  # the width of a network: more does not fit into memory

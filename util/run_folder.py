@@ -13,7 +13,6 @@ from util.files import written_whole
 from util.network_record import read_network_record, write_network_record
 
 _SAVED = re.compile(r"(?P<label>latest|\d+)_(net_.+|state)\.pth")
-_NUMBERED = re.compile(r"(\d+)_(net_.+|state)\.pth")
 
 
 def holds_run(folder: Path) -> bool:
@@ -201,8 +200,8 @@ def drop_old_checkpoints(folder: Path, keep: int | None, saved: int) -> None:
         return
     found: dict[int, list[Path]] = {}
     for path in folder.glob("*.pth"):
-        if match := _NUMBERED.fullmatch(path.name):
-            found.setdefault(int(match[1]), []).append(path)
+        if (match := _SAVED.fullmatch(path.name)) and match["label"] != "latest":
+            found.setdefault(int(match["label"]), []).append(path)
 
     def age(number: int) -> tuple[bool, int, int]:
         return number == saved, max(path.stat().st_mtime_ns for path in found[number]), number

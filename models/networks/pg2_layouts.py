@@ -36,6 +36,12 @@ class Layout:
         """Both sides of an image must be multiples of this."""
         return 2 ** max(self.levels - 1, self.dis_layers)
 
+    @property
+    def coarsest_pixels(self) -> int:
+        """Pixels of G1's last level, which the bottleneck reads, for an image of `size`."""
+        height, width = self.size
+        return (height >> (self.levels - 1)) * (width >> (self.levels - 1))
+
 
 LAYOUTS: Mapping[str, Layout] = {
     "market": Layout(
