@@ -160,11 +160,11 @@ def read_pair_table(
             rows.append(row)
     bad = [f"{pairs_path}, row {row}: {problems[row]}" for row in sorted(problems)]
 
+    if not pairs:
+        raise UserError(f"{bad[0]}; none of the {len(bad)} pairs can be used")
     if bad and not skip_bad_samples:
         more = f" ({len(bad) - 1} more rows have problems)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{more}; mend it, or leave bad rows out with --skip_bad_samples")
-    if not pairs:
-        raise UserError(f"{bad[0]}; none of the {len(bad)} pairs can be used")
 
     table = PairTable(
         files=files,
