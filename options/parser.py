@@ -1,6 +1,7 @@
 """The argument parser of all programs: one clear line for a mistake, never a usage dump."""
 
 import argparse
+import contextlib
 import difflib
 import os
 import signal
@@ -157,7 +158,8 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
 
 
 def _end_at_once(*_: object) -> NoReturn:
-    os.write(2, b"interrupted\n")
+    with contextlib.suppress(OSError):  # nobody may be reading
+        os.write(2, b"interrupted\n")
     os._exit(130)
 
 

@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers import PROJECT
 from PIL import Image
 
 from options.parser import run_program
@@ -78,3 +81,59 @@ def test_the_report_is_written_before_anything_is_printed(scored, monkeypatch):
     assert (report / "gallery.html").is_file()
     with open(report / "metrics.csv", newline="", errors="surrogateescape") as file:
         assert len(list(csv.DictReader(file))) == 2
+
+
+PROGRAM = """
+import sys
+from options.parser import run_program
+from util.errors import UserError
+
+def main():
+    print("line\\n" * 100_000, flush=True)
+    with open(sys.argv[1], "w") as file:
+        print("warning", file=sys.stderr, flush=True)
+        file.write("written")
+    print("more")  # is in the buffer when Python ends
+    if sys.argv[2] == "2":
+        raise UserError("bad")
+    return int(sys.argv[2])
+
+run_program(main)
+"""
+
+
+def close(descriptor):
+    os.close(descriptor)
+
+
+def fill(descriptor):
+    os.dup2(os.open("/dev/full", os.O_WRONLY), descriptor)
+
+
+def leave(descriptor):
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, descriptor)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("spoil", [close, fill, leave])
+@pytest.mark.parametrize("descriptors", [(1,), (2,), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("code", [0, 2])
+def test_output_that_nobody_takes_changes_nothing_else(spoil, descriptors, code, tmp_path):
+    """`>&-`, a full disk under the output, `| head`: quiet, with the same files and exit code."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "file"), str(code)],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: [spoil(descriptor) for descriptor in descriptors],
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code
+    assert (tmp_path / "file").read_text() == "written"
+    kept = "warning\n" + ("error: bad\n" if code == 2 else "")
+    assert ended.stderr == ("" if 2 in descriptors else kept)
+    assert ended.stdout == ("" if 1 in descriptors else "line\n" * 100_000 + "\nmore\n")
