@@ -97,7 +97,8 @@ def read_pair_table(
         file_name = in_folder.find(name)
         if file_name is None:
             suffix = os.path.splitext(name)[1]
-            if suffix.lower() not in IMAGE_SUFFIXES and (image_folder / name).is_file():
+            # (`isfile` takes what can be no name.)
+            if suffix.lower() not in IMAGE_SUFFIXES and os.path.isfile(image_folder / name):
                 return f"{image_folder / name}: is not of a type that is read; save it as .png"
             return f"image '{name}' is not in {image_folder}"
         pose = annotations.find(name)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from util.errors import UserError
+from util.files import regular_file
 
 _SNIFFED = 1 << 16  # bytes of a file that show how it is written
 _UTF_16 = ("utf-16", "utf-16-le", "utf-16-be")
@@ -22,6 +23,7 @@ def read_rows(
     header: list[str] | None = None
     row_count = 0
     try:
+        regular_file(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
             for values in reader:

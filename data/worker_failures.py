@@ -40,7 +40,8 @@ def explain_failure(error: Exception, dataset: PairDataset) -> UserError | None:
     """
     if isinstance(error, UserError):
         # From a worker the text comes wrapped in its traceback, which ends "…UserError: text".
-        last_line = str(error).rstrip().rsplit("\n", 1)[-1]
+        # (`args`: as text it has no line breaks.)
+        last_line = str(error.args[0] if error.args else "").rstrip().rsplit("\n", 1)[-1]
         return UserError(last_line.removeprefix("util.errors.UserError: "))
     if not isinstance(error, MemoryError | RuntimeError | OSError | EOFError):
         return None

@@ -1,4 +1,6 @@
-"""500 random mutations of tables, options and checkpoints: refused in one line, or read rightly.
+"""Random mutations of files, options and checkpoints: refused in one line, or read rightly.
+
+Files: the formats of tests/fuzz, each in a child process (tests/fuzz/harness.py).
 
 An outcome is right when it is a UserError of one line; or the result is that of the unmutated
 input; or the mutation is a change that the input may have, and the result is what a slow reader,
@@ -8,25 +10,22 @@ written apart from the program's in this file, says that it is.
 import contextlib
 import faulthandler
 import io
-import json
 import random
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from market_folder import Folder, annotation_row
 
-from data.annotations import read_pair_table
-from data.image_names import list_images
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
+from tests.fuzz.harness import FORMATS, run
+from tests.fuzz.mutations import mutate_bytes
 from util.checkpoints import load_network, load_training_state
 from util.errors import UserError
 
 SEED = 20240607
-TABLES, OPTIONS, CHECKPOINTS = 250, 150, 100  # mutations
+HOSTILE_FILES, OPTIONS, CHECKPOINTS = 250, 150, 100  # mutations, of files for each format
 SECONDS = 5  # no mutation may take as long
 REFUSED = object()
 
@@ -52,167 +51,14 @@ def outcome(function, *arguments, **named):
         return REFUSED
 
 
-def mutate_bytes(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """Flips, deletions, insertions, truncation, repetition, or a stretch of another file."""
-    data = bytearray(data)
-    start = rng.randrange(len(data))
-    end = min(len(data), start + rng.choice([1, 1, 2, 8, 64]))
-    kind = rng.randrange(7)
-    if kind == 0:
-        data[start] ^= 1 << rng.randrange(8)
-    elif kind == 1:
-        del data[start:end]
-    elif kind == 2:
-        data[start:start] = rng.randbytes(end - start)
-    elif kind == 3:
-        del data[start:]
-    elif kind == 4:
-        data[start:start] = data[start:end]
-    elif kind == 5:
-        data[start:end] = bytes(end - start)
-    else:
-        place = rng.randrange(len(other))
-        data[start:end] = other[place : place + end - start]
-    return bytes(data)
+# Formats with a module in tests/fuzz
 
 
-# Tables
-
-
-def mutate_table(rng: random.Random, text: str, separator: str, other: str) -> bytes:
-    """A change of bytes; or of the structure: rows, fields, separators, numbers."""
-    if rng.random() < 0.5:
-        return mutate_bytes(rng, text.encode(), other.encode())
-    rows = [line.split(separator) for line in text.splitlines()]
-    row = rng.randrange(len(rows))
-    kind = rng.randrange(9)
-    if kind == 0:
-        del rows[row]
-    elif kind == 1:
-        rows.insert(rng.randrange(len(rows)), rows[row])
-    elif kind == 2:
-        rng.shuffle(rows[row])
-    elif kind == 3:
-        rows[row] = rows[row][:-1]
-    elif kind == 4:
-        rows[row] = rows[row] + [rng.choice(["", "x", "0"])]
-    elif kind == 5:
-        rng.shuffle(rows)
-    elif kind == 6:
-        separator = rng.choice([";", "\t", ",", ":", " "])
-    elif kind == 7:
-        field = rng.randrange(len(rows[row]))
-        rows[row][field] = rng.choice(
-            ["", "[]", "[1]", '"', "null", "NaN", "é", "../p0.png", "p0.png", "P0.PNG", "[[1]]",
-             json.dumps([1e300] * 18), json.dumps([-1] * 18), json.dumps([True] * 18),
-             json.dumps([50] * 18), json.dumps([12.5] * 18), json.dumps([-1, *range(17)])]
-        )  # fmt: skip
-    else:
-        rows = [rows[0]] if rng.random() < 0.2 else rows[1:]
-    return "\n".join(separator.join(fields) for fields in rows).encode() + b"\n"
-
-
-def slow_fields(text: str, separator: str) -> list[str]:
-    """The fields of a line, character by character: quotes only where a field begins with one."""
-    fields, field, quoted, k = [], "", False, 0
-    while k < len(text):
-        character = text[k]
-        if quoted:
-            if character == '"' and text[k + 1 : k + 2] == '"':
-                field, k = field + '"', k + 1
-            elif character == '"':
-                quoted = False
-            else:
-                field += character
-        elif character == '"' and not field:
-            quoted = True
-        elif character == separator:
-            fields, field = [*fields, field], ""
-        elif character != " " or field:  # blanks after a separator do not count
-            field += character
-        k += 1
-    assert not quoted, "a quoted line break"
-    return [part.strip() for part in [*fields, field]]
-
-
-def slow_rows(data: bytes, separator: str, columns: list[str]) -> list[list[str]]:
-    text = data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    rows = [slow_fields(line, separator) for line in text.split("\n")]
-    header, *rows = [row for row in rows if "".join(row)]
-    return [
-        [row[header.index(name)] for name in columns] for row in rows if len(row) == len(header)
-    ]
-
-
-def slow_pairs(pairs: bytes, annotation: bytes, images: set[str]) -> list:
-    """(source, target, their key points) of all pairs, as the two files say."""
-    poses = {}
-    for name, y, x in slow_rows(annotation, ":", ["name", "keypoints_y", "keypoints_x"]):
-        poses.setdefault(name, []).append((y, x))
-    found = []
-    for source, target in slow_rows(pairs, ",", ["from", "to"]):
-        one = [source, target]
-        for name in (source, target):
-            (((y, x), *others),) = [poses[name]]
-            assert name in images and all(other == (y, x) for other in others)
-            points = []
-            for y1, x1 in zip(json.loads(y), json.loads(x), strict=True):
-                is_there = y1 != -1 and x1 != -1
-                assert not is_there or (0 <= x1 <= 64 and 0 <= y1 <= 128)
-                points.append((float(x1), float(y1)) if is_there else None)
-            assert len(points) == 18 and any(points)
-            one.append(points)
-        found.append(one)
-    return found
-
-
-def table_content(pairs_path: Path, annotation_path: Path, images: Path) -> list:
-    table = read_pair_table(pairs_path, annotation_path, images, frame=(128, 64))
-    found = []
-    for a, b in table.pairs.tolist():
-        poses = [
-            [None if np.isnan(point).any() else tuple(point.tolist()) for point in table.poses[k]]
-            for k in (a, b)
-        ]
-        found.append([table.files[a], table.files[b], *poses])
-    return found
-
-
-def test_tables(tmp_path):
-    rng = random.Random(SEED)
-    folder = Folder(tmp_path / "market")
-    numbers = np.random.default_rng(1)
-    rows = [
-        annotation_row(
-            name, numbers.integers(0, 128, 18).tolist(), numbers.integers(0, 64, 18).tolist()
-        )
-        for name in folder.names
-    ]
-    folder.write_annotation(rows)
-    paths = [(folder.pairs, ","), (folder.annotation, ":")]
-    texts = [path.read_text() for path, _ in paths]
-    place = (folder.pairs, folder.annotation, folder.images)
-    original = table_content(*place)
-    assert original == slow_pairs(
-        *(text.encode() for text in texts), set(list_images(folder.images))
-    )
-    counts = {"refused": 0, "same": 0, "another": 0}
-    for number in range(TABLES):
-        k = rng.randrange(2)
-        mutated = mutate_table(rng, texts[k], paths[k][1], texts[1 - k])
-        paths[k][0].write_bytes(mutated)
-        found = outcome(table_content, *place)
-        paths[k][0].write_text(texts[k])
-        if found is REFUSED:
-            counts["refused"] += 1
-        elif found == original:
-            counts["same"] += 1
-        else:
-            counts["another"] += 1
-            contents = [mutated if j == k else texts[j].encode() for j in range(2)]
-            said = slow_pairs(*contents, set(list_images(folder.images)))
-            assert found == said, f"mutation {number}: {mutated!r}"
-    assert min(counts.values()) > 5, counts  # the mutations reach all three
+@pytest.mark.parametrize("name", FORMATS)
+def test_hostile_files(name, tmp_path):
+    counts, findings = run(name, SEED, number=HOSTILE_FILES, keep=tmp_path)
+    assert not findings, "\n".join(map(str, findings))
+    assert min(counts["read"], counts["refused"]) > HOSTILE_FILES // 50, counts
 
 
 # Options

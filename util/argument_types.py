@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from util.files import is_file_name
+
 LARGEST = 2**31 - 1  # of a whole number: what counts iterations goes into 32 bits in places
 LARGEST_SIDE = 65535  # of an image in pixels: JPEG's limit
 LARGEST_RATE = 1000  # of learning: steps of that size destroy any network, but are numbers
@@ -149,8 +151,8 @@ def folder_name(text: str) -> str:
 
     Raises argparse.ArgumentTypeError otherwise.
     """
-    is_plain = text.strip() == text and text.isprintable() and not set(text) & set("/\\\0")
-    if not is_plain or text in ("", ".", "..") or len(os.fsencode(text)) > _LONGEST_NAME:
+    is_plain = text.strip() == text and text.isprintable() and is_file_name(text)
+    if not is_plain or len(os.fsencode(text)) > _LONGEST_NAME:
         raise argparse.ArgumentTypeError(
             f"{_shown(text)} is not a plain folder name: give one without slashes, such as my_run"
         )

@@ -1,14 +1,56 @@
-"""Writing files so that they are never seen half done."""
+"""Which files are read, and writing files so that they are never seen half done."""
 
 import contextlib
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from util.errors import UserError
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISREG, ""),
+)
+
+
+def regular_file(path: str | os.PathLike) -> os.stat_result:
+    """What the system says of a file that is to be read, such as its size in bytes.
+
+    Opening a pipe waits for someone to write into it, and a device such as /dev/zero never ends:
+    every reader asks here first.
+
+    Raises:
+        UserError: it is a folder, pipe, socket or device, or its name holds a NUL.
+        OSError: it is missing or cannot be looked at.
+    """
+    try:
+        found = os.stat(path)
+    except ValueError:
+        raise UserError(f"{path}: is no name of a file; give one without NUL characters") from None
+    kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "a device")
+    if kind:
+        raise UserError(f"{path}: is {kind}, not a file; give a regular file")
+    return found
+
+
+def is_file_name(name: object) -> bool:
+    """Whether something that a file holds may be joined to a folder: the plain name of a file.
+
+    It has no slashes of either kind and no NUL, is not empty, `.` or `..`, and has no more than
+    255 bytes.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+        return False
+    try:
+        return len(os.fsencode(name)) <= 255
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
 
 
 def name_limit(folder: Path) -> int:
