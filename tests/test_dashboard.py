@@ -1,6 +1,7 @@
 """The dashboard's server without a browser: its start, its state on disk, the files of its page."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import signal
 import socket
 import tarfile
+import time
 
 import pytest
 import requests
@@ -156,6 +158,115 @@ def test_others_are_let_in_on_demand(start, tmp_path):
     assert get(page, Origin="https://hub.example.org").status_code == 200
     assert get(page, Origin="https://other.example.org").status_code == 403
     wait_for(lambda: "other.example.org" in process.lines[-1])
+
+
+# Limits on what a request may take.
+
+HURRIED = (
+    "from pathlib import Path; from util import dashboard_server as server; "
+    "server.IDLE_SECONDS = server.BODY_SECONDS = 1.5; server.BODY_BYTES = 100_000; "
+    "server.serve({port}, env_path=Path({env_path!r}), say=lambda text: print(text, flush=True))"
+)
+
+
+def connect(process, text=""):
+    """A connection that has sent `text`."""
+    connection = socket.create_connection(("127.0.0.1", process.port), timeout=10)
+    connection.sendall(text.replace("\n", "\r\n").format(port=process.port).encode())
+    return connection
+
+
+def ending(connection):
+    """What comes until the server hangs up."""
+    with contextlib.suppress(ConnectionResetError), connection:
+        return connection.makefile("rb").read()
+
+
+POST = "POST /events HTTP/1.1\nHost: localhost:{port}\n"
+SLOW = {
+    "nothing": "",
+    "half a header": "GET /env/main HT",
+    "half a body": POST + "Content-Length: 50\n\n{{",
+    "half a chunk": POST + "Transfer-Encoding: chunked\n\n9\nabc",
+}
+
+
+@pytest.fixture(scope="module")
+def hurried(packages, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hurried")
+    process = DashboardProcess(folder, packages=packages, code=HURRIED)
+    yield process
+    process.kill()
+
+
+def test_connections_that_send_no_whole_request_are_closed(hurried):
+    begun = time.monotonic()
+    connections = [connect(hurried, text) for text in SLOW.values()]
+    assert [ending(connection) for connection in connections] == [b""] * len(SLOW)
+    assert 1 < time.monotonic() - begun < 8
+
+
+def test_bodies_and_headers_beyond_the_limit_are_refused(hurried):
+    announced = connect(hurried, POST + "Content-Length: 100001\n\n")
+    assert ending(announced).startswith(b"HTTP/1.1 400 ")
+    endless = connect(hurried, POST + "Transfer-Encoding: chunked\n\n")
+    with pytest.raises(OSError):
+        for _ in range(1000):
+            endless.sendall(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+    endless.close()
+    header = connect(hurried, f"GET / HTTP/1.1\nX: {'x' * 20_000}")
+    assert not ending(header)
+    assert hurried.post("env_state").status_code == 200
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_many_connections_that_send_no_whole_request_keep_nobody_out(running, kind):
+    with contextlib.ExitStack() as opened:
+        for _ in range(600):
+            opened.enter_context(connect(running, SLOW[kind]))
+        begun = time.monotonic()
+        running.show_text("honest", "pane", kind)
+        assert running.panes("honest")["pane"]["content"] == kind
+        assert time.monotonic() - begun < 5
+        count = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+        assert count < 300
+
+
+def test_pages_beyond_the_limit_are_closed_and_the_others_stay(running):
+    upgrade = (
+        "GET /socket HTTP/1.1\nHost: localhost:{port}\nConnection: Upgrade\nUpgrade: websocket\n"
+        f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\n\n"
+    )
+    with contextlib.ExitStack() as opened:
+        pages = [opened.enter_context(connect(running, upgrade)) for _ in range(256)]
+        assert all(page.recv(12) == b"HTTP/1.1 101" for page in pages)
+        assert all(ending(connect(running, upgrade)).startswith(b"HTTP/1.1 101") for _ in range(3))
+        for _ in range(300):
+            opened.enter_context(connect(running))
+        running.show_text("main", "pane", "for all pages")
+        for page in (pages[0], pages[255]):
+            text = b""
+            while b"for all pages" not in text:
+                text += page.recv(4096)
+
+
+def test_names_of_environments_lead_nowhere_else(start, tmp_path):
+    """visdom's own server deletes the file of every environment that it was told of."""
+    process = start(tmp_path / "inner" / "state")
+    (tmp_path / "kept.json").write_text("{}")
+    for name in ("../../kept", str(tmp_path / "kept"), "a\0b", "a\\b"):
+        assert process.post("env/main", eid=name).status_code == 400
+        assert process.post("delete_env", eid=name).status_code == 500
+    assert process.post("env_state").json() == ["main"]
+    assert (tmp_path / "kept.json").exists()
+
+
+def test_refused_names_are_printed_with_escapes(start, tmp_path):
+    process = start(tmp_path)
+    refused = "GET / HTTP/1.1\nHost: localhost\nOrigin: http://evil\x9b31m\n\n"
+    assert ending(connect(process, refused)).startswith(b"HTTP/1.1 403 ")
+    wait_for(lambda: "evil\\xc2\\x9b31m" in process.lines[-1])
+    assert process.lines[-1].isprintable()
 
 
 # State on disk.

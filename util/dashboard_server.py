@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
-from tornado.web import OutputTransform, RequestHandler
+from tornado.web import HTTPError, OutputTransform, RequestHandler
 from visdom.server.app import Application, tornado_settings
 from visdom.server.handlers.web_handlers import IndexHandler
 
@@ -34,6 +36,12 @@ from util.errors import UserError
 DEFAULT_PORT = 8096
 LOOPBACK = "127.0.0.1"
 SAVE_SECONDS = 20.0
+# What a request may take. The largest of a training is a few MB: pictures of one batch.
+HEADER_BYTES = 16 * 2**10
+BODY_BYTES = 64 * 2**20
+IDLE_SECONDS = 60.0  # until the next request, the end of its headers included
+BODY_SECONDS = 60.0
+MOST_CONNECTIONS = 256  # twice as many are below the usual limit of 1024 open files
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -70,11 +78,48 @@ def serve(
         _quieten()
         files = EnvironmentFiles(env_path, say)
         app = Dashboard(files, port, is_local=_is_loopback(address), allowed=allowed_origins)
-        server = HTTPServer(app, max_buffer_size=1024**3)  # as visdom's own
+        server = _Server(
+            app,
+            max_header_size=HEADER_BYTES,
+            max_body_size=BODY_BYTES,
+            max_buffer_size=BODY_BYTES,
+            idle_connection_timeout=IDLE_SECONDS,
+            body_timeout=BODY_SECONDS,
+        )
         asyncio.run(_serve(server, sockets, files, port, address, save_seconds, say))
     finally:
         for listener in sockets:
             listener.close()
+
+
+class _Server(HTTPServer):
+    """Takes MOST_CONNECTIONS that make requests, and as many web sockets, which are open pages.
+
+    Of more connections the oldest is closed: those that send nothing do not keep out who asks, and
+    who asks is done in milliseconds. Of more web sockets the newest is.
+    """
+
+    def initialize(self, app: "Dashboard", **limits: float) -> None:
+        super().initialize(app, **limits)
+        self._waiting: dict[IOStream, None] = {}  # a dict keeps their order
+        self._web_sockets: list[IOStream] = []
+
+    def handle_stream(self, stream: IOStream, address: tuple) -> None:
+        if len(self._waiting) >= MOST_CONNECTIONS:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.close()
+        self._waiting[stream] = None
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: HTTP1ServerConnection) -> None:
+        """Also called where a connection becomes a web socket: its stream is open then."""
+        super().on_close(server_conn)
+        self._waiting.pop(server_conn.stream, None)
+        sockets = (*self._web_sockets, server_conn.stream)
+        self._web_sockets = [stream for stream in sockets if not stream.closed()]
+        if len(self._web_sockets) > MOST_CONNECTIONS:
+            self._web_sockets.pop().close()
 
 
 class Dashboard(Application):
@@ -101,6 +146,10 @@ class Dashboard(Application):
         self._allowed = {urlsplit(address).netloc or address for address in allowed}
         self._refused: set[str] = set()
 
+    def load_state(self) -> "_Environments":
+        """Read what `prepare_folder` left."""
+        return _Environments(super().load_state())
+
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
         """Refuse what a page of another site sends; else as tornado."""
         origin = request.headers.get("Origin")
@@ -117,8 +166,8 @@ class Dashboard(Application):
         if foreign not in self._refused and len(self._refused) < 10:
             self._refused.add(foreign)
             self.files.say(
-                f"dashboard: refused a request of {foreign!r}, which is another site; "
-                f"if it is yours: --allow_origin={foreign}"
+                f"dashboard: refused a request of {foreign[:200]!a}, which is another site; if it "
+                "is yours, name it with --allow_origin"
             )
         return self.get_handler_delegate(request, _Refusal)
 
@@ -127,9 +176,19 @@ class Dashboard(Application):
         return name == host and (not self._is_local or _is_loopback(urlsplit(f"//{name}").hostname))
 
 
+class _Environments(dict):
+    """Refuses a name that would lead out of the folder: visdom deletes the file of any it knows."""
+
+    def __setitem__(self, name: str, environment: dict) -> None:
+        if re.search(r"[/\\\0]", name):
+            raise HTTPError(400)
+        super().__setitem__(name, environment)
+
+
 class _Refusal(RequestHandler):
     def prepare(self) -> None:
         self.set_status(403)
+        self.set_header("Connection", "close")
         self.finish("This dashboard is not for pages of other sites: see --allow_origin.\n")
 
 
