@@ -98,6 +98,10 @@ def write_records(
                         continue
                     writer.write(serialise_example(pair_features(schema, source, target)))
                     written += 1
+        if shards > 1:
+            # The files are renamed from the last to the first: until all are, the first is missing,
+            # and no reader takes files of two conversions for a set.
+            files.callback(paths[0].unlink, missing_ok=True)
     return WrittenRecords(paths, written, bad)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import glob
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from util.errors import UserError
 from util.network_record import as_argument
 
 Batch = Mapping[str, Tensor | list[str]]
+_LOADING_ATTEMPTS = 5
 
 
 class NonFiniteError(ArithmeticError):
@@ -354,12 +356,29 @@ class BaseModel(ABC):
     def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
         """Load the networks; everything they hold must be in the files.
 
-        A model made for testing has those that `predict` uses.
+        A model made for testing has those that `predict` uses. The files may be those of a run that
+        goes on: all are of one save.
 
         Raises:
             UserError: a file is absent or unreadable, or does not hold the whole network, or more
-                of its parts.
+                of its parts; or the files changed during each of several attempts.
         """
+        for _ in range(_LOADING_ATTEMPTS):
+            before = _file_versions(folder, label)
+            try:
+                reports = self._load_networks(folder, label)
+            except UserError:
+                if _file_versions(folder, label) == before:
+                    raise
+            else:
+                if _file_versions(folder, label) == before:
+                    return reports
+        raise UserError(
+            f"{folder}: its checkpoint {label} is written anew faster than it is read; stop the "
+            "training, or take a numbered checkpoint (--which_iter)"
+        )
+
+    def _load_networks(self, folder: Path, label: str) -> list[LoadReport]:
         reports = []
         for key, network in self.networks.items():
             path = folder / f"{label}_net_{key}.pth"
@@ -493,3 +512,9 @@ class BaseModel(ABC):
         return TrainingStart(
             [*lines, as_before], state["iteration"], networks=loaded, run=state.get("run", {})
         )
+
+
+def _file_versions(folder: Path, label: str) -> dict[str, tuple[int, int]]:
+    """Which files the networks of a checkpoint are: a save gives each name another file."""
+    states = {path.name: path.stat() for path in folder.glob(f"{glob.escape(label)}_net_*.pth")}
+    return {name: (state.st_ino, state.st_mtime_ns) for name, state in states.items()}

@@ -1,20 +1,21 @@
 """The curves of a run: read from metrics.jsonl, grouped for plots, thinned out."""
 
 import bisect
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from util.errors import UserError
+from util.json_files import read_json_lines
 
 # Fields of a record that are no curve of their own (docs/record.md).
 _NOT_PLOTTED = frozenset(
     {"kind", "model", "iteration", "unix_time", "epoch", "seconds", "stage", "pairs"}
 )
 _KEPT_POINTS = 4000
+_MOST_NAMES = 1000
+_LAST_ITERATION = 2**53  # a float holds those before exactly: no two points share a place
 
 Plots = dict[str, dict[str, float]]
 
@@ -46,38 +47,44 @@ def plots_of(record: Mapping) -> Plots:
     return {title: values for title, values in plots.items() if values}
 
 
-def read_metrics(path: Path) -> tuple[list[dict], int]:
-    """Read metrics.jsonl.
+def read_records(path: Path) -> Iterator[dict | None]:
+    """Read metrics.jsonl line by line.
 
-    Returns:
-        The records in the order of the file, and the number of lines that are none (a run that was
-        killed while writing leaves half a line), which are left out.
+    Yields:
+        The record of each line; None for one that is none, such as the half line that a killed run
+        leaves, or that would bring more than 1000 names of fields and models into the file.
 
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line for line in file if line.strip()]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if _is_record(record):
-            records.append(record)
+    names: set[str] = set()
+    for record in read_json_lines(path):
+        if record is not None and _is_record(record):
+            more = names | record.keys() | {record["model"]}
+            if len(more) <= _MOST_NAMES:
+                names = more
+                yield record
+                continue
+        yield None
+
+
+def read_metrics(path: Path) -> tuple[list[dict], int]:
+    """The records of metrics.jsonl, in order, and the number of lines that are none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    lines = list(read_records(path))
+    records = [record for record in lines if record is not None]
     return records, len(lines) - len(records)
 
 
-def _is_record(value: object) -> bool:
+def _is_record(record: Mapping) -> bool:
     return (
-        isinstance(value, dict)
-        and isinstance(value.get("model"), str)
-        and isinstance(value.get("kind"), str)
-        and type(value.get("iteration")) is int
+        isinstance(record.get("model"), str)
+        and isinstance(record.get("kind"), str)
+        and type(record.get("iteration")) is int
+        and abs(record["iteration"]) <= _LAST_ITERATION
     )
 
 
@@ -115,6 +122,7 @@ class History:
     """
 
     def __init__(self) -> None:
+        self.left_out = 0
         self._curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
 
     @classmethod
@@ -127,8 +135,11 @@ class History:
         history = cls()
         path = folder / "metrics.jsonl"
         if path.exists():
-            for record in read_metrics(path)[0]:
-                history.add(record)
+            for record in read_records(path):
+                if record is None:
+                    history.left_out += 1
+                else:
+                    history.add(record)
         return history
 
     def add(self, record: Mapping) -> None:

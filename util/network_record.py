@@ -1,12 +1,14 @@
 """network.json: what the weights beside it are, written by training."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
 from util.files import written_whole
+from util.json_files import read_json
 
 FILE_NAME = "network.json"
 
@@ -42,15 +44,10 @@ def read_network_record(folder: Path) -> dict[str, str]:
         UserError: the file is damaged.
     """
     path = folder / FILE_NAME
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.exists(path):
         return {}
-    except (OSError, ValueError):  # text that is no JSON, or no UTF-8
-        record = None
-    if not isinstance(record, dict) or not all(isinstance(text, str) for text in record.values()):
-        raise UserError(
-            f"{path}: cannot be read; move it away, and give the options that the weights beside "
-            "it were trained with"
-        )
+    advice = "move it away, and give the options that the weights beside it were trained with"
+    record = read_json(path, advice)
+    if not all(isinstance(text, str) for text in record.values()):
+        raise UserError(f"{path}: a value in it is no text; {advice}")
     return record

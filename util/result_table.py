@@ -20,6 +20,7 @@ from torch import nn
 
 from util.errors import UserError
 from util.files import written_whole
+from util.json_files import parse_json
 
 TABLE_NAME = "results.csv"
 # Options that change no picture. What is added later counts, unless it is added here, too.
@@ -47,7 +48,7 @@ class ResultRow:
         if self.checkpoint != other.checkpoint:
             own, others = (f"{row.checkpoint[:12]} ({row.run_name})" for row in (self, other))
             found.append(f"checkpoint {own} instead of {others}")
-        own, others = json.loads(self.options), json.loads(other.options)
+        own, others = parse_json(self.options), parse_json(other.options)
         # An option that one of them does not have came with another version of the program.
         for name in sorted((own.keys() & others.keys()) - _NAMES):
             if own[name] != others[name]:
@@ -57,7 +58,7 @@ class ResultRow:
     @property
     def run_name(self) -> str:
         """`--name` and `--which_iter` of the checkpoint."""
-        options = json.loads(self.options)
+        options = parse_json(self.options)
         return " ".join(str(options[name]) for name in ("name", "which_iter") if name in options)
 
 
@@ -105,7 +106,7 @@ def read_table(folder: Path) -> dict[str, ResultRow] | None:
             return None
         for values in reader:
             row = ResultRow(*values)
-            if not isinstance(json.loads(row.options), dict):
+            if not isinstance(parse_json(row.options), dict):
                 raise ValueError("options are no JSON object")
             rows[row.result] = row
     except (csv.Error, TypeError, ValueError) as error:

@@ -2,8 +2,10 @@
 
 import argparse
 import filecmp
+import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from options.base_options import network_record, options_text, run_folder
@@ -95,6 +97,28 @@ def check_owner(options: argparse.Namespace, earlier_stage: str | None) -> None:
     )
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a run's folder through whose entries training would write elsewhere, or wait.
+
+    The folder itself may be a link, which its owner made; what came in it, say from an archive, is
+    not followed. A link in place of a checkpoint is replaced by the next save, not written through.
+
+    Raises:
+        UserError: an entry is a link, other than to a checkpoint, a pipe, a socket or a device.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(place, name)
+            mode = path.lstat().st_mode
+            is_checkpoint = path.suffix == ".pth" and path.is_file()
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or is_checkpoint):
+                kind = "a link" if stat.S_ISLNK(mode) else "no file"
+                raise UserError(
+                    f"{path}: is {kind}, training would write through it: remove it, or train "
+                    "under another --name"
+                )
+
+
 def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None) -> Path:
     """The experiment's folder, made if need be, with train_opt.txt and network.json written.
 
@@ -107,13 +131,15 @@ def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None
         earlier_model: with --continue_train: the stage from whose checkpoint this one starts.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or written, or holds links; see `refuse_links`.
     """
     folder = run_folder(options)
     try:
         if not options.continue_train and holds_run(folder):
             move_aside(folder)
-        elif options.continue_train and earlier_model:
+        else:
+            refuse_links(folder)
+        if options.continue_train and earlier_model:
             keep_stage(folder, earlier_model)
         folder.mkdir(parents=True, exist_ok=True)
         with open(

@@ -15,7 +15,8 @@ class RunLock:
     """Holds the lock of an experiment's folder until `release`, or until the process ends.
 
     The lock is the operating system's, on a file beside the folder (which may be renamed): it
-    cannot outlive the process that holds it, and data workers do not inherit it.
+    cannot outlive the process that holds it, and data workers do not inherit it. Of a folder that
+    is a link it lies beside the folder that is meant, whatever links lead there.
 
     Args:
         folder: the experiment's folder; it need not exist.
@@ -25,6 +26,7 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder = folder.resolve()
         self._path = folder.with_name(f".{folder.name}.lock")
         self._file: IO[str] | None = None
         try:
@@ -32,6 +34,8 @@ class RunLock:
             while self._file is None:
                 self._file = self._take(folder)
         except OSError as error:
+            if self._path.is_symlink():
+                raise UserError(f"{self._path}: is a link, not a lock; remove it") from None
             raise UserError(
                 f"{self._path}: cannot be written ({error.strerror}); "
                 "the folder of --checkpoints_dir must be writable"
@@ -39,7 +43,8 @@ class RunLock:
 
     def _take(self, folder: Path) -> IO[str] | None:
         """The locked file; None when its holder was just removing it."""
-        file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while held
+        # Stays open while it is held.
+        file = open(self._path, "a+", encoding="utf-8", opener=_not_through_links)  # noqa: SIM115
         try:
             _lock(file)
         except BlockingIOError:
@@ -72,6 +77,10 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _lock(file: IO[str]) -> None:

@@ -21,6 +21,8 @@ from util.run_page import write_run_page
 class RunLog:
     """Writes what happens during training; every line is on disk when the call returns.
 
+    Nothing but `stops_at_failure` ends a training here: what fails otherwise is said, too.
+
     Args:
         folder: the experiment's folder.
         model: name of the model: the stages of one experiment share the files.
@@ -42,6 +44,11 @@ class RunLog:
         self.stops_at_failure = stops_at_failure
         self._failing: set[str] = set()
         self.history = History.read(folder)
+        if self.history.left_out:
+            tqdm.write(
+                f"{folder / 'metrics.jsonl'}: {self.history.left_out} lines are damaged, the "
+                "curves are shown without them"
+            )
         started = time.strftime("%c")
         self.note(f"Training Loss ({started})")
 
@@ -138,10 +145,12 @@ class RunLog:
         """Write something; a failure raises or is said, as `stops_at_failure` has it."""
         try:
             yield
-        except UserError as error:
-            if self.stops_at_failure:
+        except Exception as error:  # what shows a run is not to end it
+            if self.stops_at_failure and isinstance(error, UserError):
                 raise
             if what not in self._failing:
+                if not isinstance(error, UserError):
+                    error = f"{what} ({type(error).__name__}: {error})"
                 tqdm.write(f"NOT RECORDED: {error}; training goes on")
             self._failing.add(what)
         else:

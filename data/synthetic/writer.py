@@ -22,6 +22,7 @@ from data.synthetic.scene import (
 )
 from util.errors import UserError
 from util.files import written_whole
+from util.json_files import read_json
 from util.pair_names import pair_name
 
 LAYOUTS = tuple(IMAGE_SIZE)
@@ -173,10 +174,10 @@ def _prepare(out: Path, options: DatasetOptions) -> None:
     marker = out / MARKER
     if out.exists() and any(out.iterdir()):
         try:
-            found = json.loads(marker.read_text())
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict) or found.get("program") != settings["program"]:
+            found = read_json(marker, "")
+        except UserError:
+            found = {}
+        if found.get("program") != settings["program"]:
             raise UserError(
                 f"--out {out} is not empty and holds no synthetic data set; name a new folder"
             )

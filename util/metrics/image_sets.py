@@ -20,6 +20,7 @@ from util.device import cpu_cores
 from util.errors import UserError
 from util.files import written_whole
 from util.images import read_image
+from util.json_files import parse_json
 from util.metrics.frechet import FeatureStatistics
 from util.metrics.row_file import RowFile
 
@@ -365,10 +366,14 @@ class _CacheSlot:
         try:
             with np.load(self.path) as arrays:
                 mean, covariance = arrays["mean"], arrays["covariance"]
-                notes = json.loads(str(arrays["notes"]))
-            key, rows = notes.pop("key"), notes["count"]
+                notes = parse_json(str(arrays["notes"]))
+            key, rows = dict(notes.pop("key")), int(notes["count"])
+            for texts in (notes["sizes"], notes["unreadable"]):
+                if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                    raise ValueError("a note is no list of texts")
             entry = {**notes, "mean": mean, "covariance": covariance}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+                zipfile.BadZipFile):  # fmt: skip
             say(f"{self.path}: damaged cache entry, computed anew")
             return None
         if key != self._key:

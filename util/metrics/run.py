@@ -1,6 +1,7 @@
 """What `python -m script.metrics` does, from options to report."""
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -304,7 +305,10 @@ def _add_figures(
                 reason = "no pair has a value"
         else:
             collector = features["masked" if kind.masked else kind.network]
-            figure, reason = _set_figure(name, kind, collector, real, protocol, report)
+            try:
+                figure, reason = _set_figure(name, kind, collector, real, protocol, report)
+            except UserError as error:  # what took hours to score is not lost for one figure
+                figure, reason = None, str(error)
         if figure is None:
             report.left_out[name] = reason
         else:
@@ -319,7 +323,11 @@ def _set_figure(
     protocol: list[str],
     report: Report,
 ) -> tuple[Figure | None, str]:
-    """A figure of the whole set, or None and why there is none."""
+    """A figure of the whole set, or None and why there is none.
+
+    Raises:
+        UserError: the features hold NaN or infinity.
+    """
     count, std = collector.statistics.count, None
     if kind.real:
         fewest = count if real.count is None else min(count, real.count)
@@ -352,6 +360,11 @@ def _set_figure(
         for start in range(0, count, LOGIT_ROWS):
             score.add(collector.logits[start : start + LOGIT_ROWS])
         value, std = score.result()
+    if not math.isfinite(value):
+        raise UserError(
+            f"it is {value}: the features of some image are broken; check the weight file of the "
+            "network"
+        )
     return Figure(value, std, kind.better, False, count, "; ".join(protocol)), ""
 
 

@@ -1,7 +1,6 @@
 """Reading the reports of `script.metrics` again."""
 
 import csv
-import json
 import math
 import os
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 
 from util.errors import UserError
 from util.images import IMAGE_SUFFIXES
+from util.json_files import read_json
 from util.metrics.report import KEY_COLUMNS, SCHEMA, Figure
 from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts
 
@@ -93,7 +93,14 @@ def read_run(path: Path) -> Run:
     try:
         figures = {name: Figure(**entry) for name, entry in content["figures"].items()}
         for name, figure in figures.items():
-            if figure.better not in ("lower", "higher") or not math.isfinite(figure.value):
+            numbers = (figure.value, 0 if figure.std is None else figure.std)
+            if (
+                figure.better not in ("lower", "higher")
+                or not all(type(number) in (int, float) for number in numbers)
+                or type(figure.images) is not int
+                or type(figure.per_image) is not bool
+                or type(figure.protocol) is not str
+            ):
                 raise ValueError(f"figure {name}")
         run = Run(
             name=str(content["name"]),
@@ -117,13 +124,8 @@ def read_run(path: Path) -> Run:
 
 
 def _read_json(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # broken JSON, or no UTF-8
-        raise UserError(f"{file}: is no valid JSON ({error}); {_WRITE_AGAIN}") from None
-    schema = content.get("schema") if isinstance(content, dict) else None
+    content = read_json(file, _WRITE_AGAIN)
+    schema = content.get("schema")
     if schema != SCHEMA:
         raise UserError(
             f"{file}: its schema is {schema!r}, this version reads {SCHEMA}; {_WRITE_AGAIN}"
