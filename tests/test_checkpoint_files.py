@@ -13,7 +13,7 @@ import torch
 from golden_pg2 import pg2_options
 from helpers import MARKET, assert_one_line_error, run_here, same, train_options
 
-from models import create_model
+from models import base_model, create_model
 from util import checkpoints, files
 from util.checkpoints import (
     load_training_state,
@@ -409,3 +409,37 @@ def test_nan_in_a_state_is_refused(stage_1, tmp_path):
     with pytest.raises(UserError) as error:
         flow_model().load_for_training(tmp_path / "person", "latest")
     assert f"{path}, network G: {name} holds NaN" in str(error.value)
+
+
+@pytest.mark.parametrize("saves", [1, 2, None], ids=["once", "twice", "without end"])
+def test_testing_during_a_save_reads_the_networks_of_one(tmp_path, monkeypatch, saves):
+    small = ["--conv_hidden_num=4", "--z_num=6", "--ndf=4", "--stage1_steps=1"]
+    model = create_model(pg2_options(*small))
+
+    def save(number):
+        for network in model.networks.values():
+            for parameter in network.parameters():
+                parameter.data.fill_(number)
+        model.save(tmp_path, "latest", 5 + number)
+
+    save(0)
+    monkeypatch.setattr(
+        model, "networks_to_save", lambda: list(model.networks)
+    )  # stage 2, whatever was trained
+    save(1)
+    reader, load, done = create_model(pg2_options(*small)), base_model.load_network, []
+
+    def load_and_save(network, path, advise):
+        report = load(network, path, advise)
+        if "_net_G1" in path.name and (saves is None or len(done) < saves):
+            done.append(save(2 + len(done)))
+        return report
+
+    monkeypatch.setattr(base_model, "load_network", load_and_save)
+    if saves is None:
+        with pytest.raises(UserError, match=r"written anew faster than it is read.*--which_iter"):
+            reader.load_for_test(tmp_path, "latest")
+        return
+    reader.load_for_test(tmp_path, "latest")
+    values = {p.mean().item() for net in reader.networks.values() for p in net.parameters()}
+    assert values == {1.0 + saves}

@@ -288,6 +288,25 @@ def test_one_image_has_no_fid(sets: Path, quick_networks: None) -> None:
     assert "10 splits" in reasons["IS"]
 
 
+def test_broken_features_cost_their_figures_alone(
+    sets: Path, quick_networks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores that took hours are written all the same."""
+    figures = "--figures=KID,FID_standard,IS,SSIM"
+    with monkeypatch.context() as spoilt:
+        network = QuickInception(1, 1008, "quick")
+        network.features[0] = float("nan")
+        spoilt.setattr("util.metrics.run.StandardInception", lambda *_: network)
+        report = run(sets, figures, real=True, code=1)
+    assert list(report["figures"]) == ["SSIM"] and len(rows_of(sets)) == 12
+    reasons = {item["figure"]: item["reason"] for item in report["left_out"]}
+    assert sorted(reasons) == ["FID_standard", "IS", "KID"]
+    for reason in reasons.values():
+        assert "broken; check the weight file of the network" in reason
+    # Nor does the cache keep them.
+    assert set(run(sets, figures, real=True)["figures"]) == {*reasons, "SSIM"}
+
+
 def test_cached_statistics_notice_a_changed_folder(
     sets: Path, quick_networks: None, capsys, monkeypatch
 ) -> None:

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers import PROJECT
+from helpers import PROJECT, train_options
 
 from util.errors import UserError
+from util.run_folder import prepare_folder
 from util.run_lock import RunLock
 
 HOLDER = """
@@ -81,3 +82,61 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"\.person\.lock: cannot be written.*--checkpoints_dir"):
         RunLock(tmp_path / "file" / "person")
+
+
+def test_a_link_to_a_folder_has_the_lock_of_that_folder(tmp_path):
+    (tmp_path / "disk" / "person").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "disk" / "person")
+    refused = pytest.raises(UserError, match="another run is writing there")
+    with holder(tmp_path / "disk" / "person"), refused:
+        RunLock(tmp_path / "linked")
+    with RunLock(tmp_path / "linked"):
+        assert [path.name for path in (tmp_path / "disk").glob(".*")] == [".person.lock"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path, is_there):
+    target = tmp_path / "precious.txt"
+    if is_there:
+        target.write_text("precious")
+    (tmp_path / ".person.lock").symlink_to(target)
+    with pytest.raises(UserError, match=r"\.person\.lock: is a link, not a lock; remove it"):
+        RunLock(tmp_path / "person")
+    assert target.exists() == is_there
+    assert not is_there or target.read_text() == "precious"
+
+
+# What else lies in the folder of a run that goes on.
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train_opt.txt", "web", "web/images", "events"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "link to a folder"])
+def test_nothing_is_written_through_what_lies_in_the_folder(tmp_path, name, kind):
+    target = tmp_path / "elsewhere"
+    path = tmp_path / "person" / name
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    if kind == "link":
+        target.write_text("precious")
+    elif kind == "link to a folder":
+        target.mkdir()
+    arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
+    before = sorted(tmp_path.rglob("*"))
+    for more in ([], ["--continue_train"]):
+        with pytest.raises(UserError, match=rf"{path}: is (a link|no file), .*: remove it"):
+            prepare_folder(train_options(*arguments, *more))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert kind != "link" or target.read_text() == "precious"
+
+
+def test_linked_folders_and_checkpoints_stay_of_use(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "300_state.pth").touch()
+    (tmp_path / "disk" / "latest_state.pth").symlink_to("300_state.pth")
+    (tmp_path / "person").symlink_to(tmp_path / "disk")
+    arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
+    prepare_folder(train_options(*arguments, "--continue_train"))
+    assert (tmp_path / "disk" / "train_opt.txt").exists()

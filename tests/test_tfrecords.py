@@ -1,6 +1,7 @@
 """PG2's records: the golden ones, records written here, the data set, and damage of every kind."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -331,6 +332,29 @@ def test_shards_hold_the_pairs_in_order_and_the_same_bytes_again(tiny_market, tm
         write_records(dataset, "market", tmp_path / "a", shards=4)
     ids = [features["id_0"].item() for path in first.paths for features in examples(path)]
     assert ids == [0] * 6 + [1] * 6
+
+
+def test_a_replacement_that_is_cut_off_is_no_set(tiny_market, tmp_path, monkeypatch):
+    dataset, replace, cuts = MarketDataset(tiny_market, "train"), os.replace, 0
+    write_records(dataset, "market", tmp_path, shards=3)
+    for renamed in range(3):
+
+        def cut_off(source, target, renamed=renamed):
+            nonlocal cuts
+            if cuts == renamed:
+                raise KeyboardInterrupt
+            cuts += 1
+            replace(source, target)
+
+        cuts = 0
+        monkeypatch.setattr(os, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            write_records(dataset, "market", tmp_path, shards=3)
+        with pytest.raises(UserError, match="00000-of-00003"):
+            TFRecordDataset(tmp_path, "train")
+    monkeypatch.setattr(os, "replace", replace)
+    write_records(dataset, "market", tmp_path, shards=3)
+    assert len(TFRecordDataset(tmp_path, "train")) == len(dataset)
 
 
 def test_images_of_other_forms_are_stored_as_png(tmp_path):

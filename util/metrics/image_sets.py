@@ -371,6 +371,8 @@ class _CacheSlot:
             for texts in (notes["sizes"], notes["unreadable"]):
                 if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                     raise ValueError("a note is no list of texts")
+            if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+                raise ValueError("of a network with broken weights")
             entry = {**notes, "mean": mean, "covariance": covariance}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
                 zipfile.BadZipFile):  # fmt: skip
