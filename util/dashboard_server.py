@@ -188,7 +188,6 @@ class _Environments(dict):
 class _Refusal(RequestHandler):
     def prepare(self) -> None:
         self.set_status(403)
-        self.set_header("Connection", "close")
         self.finish("This dashboard is not for pages of other sites: see --allow_origin.\n")
 
 
