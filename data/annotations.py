@@ -8,13 +8,13 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data.frame_check import Frame, ImageSize, check_frame, check_normalised
+from data.frame_check import Frame, ImageSize, check_frame
 from data.image_names import NameMatcher, files_not_read, list_images
 from data.tables import read_rows, shortened
 from util.errors import UserError
@@ -129,27 +129,18 @@ def read_pair_table(
             found_pairs.append((row, pair))
 
     found_poses = np.array(poses, dtype=np.float64).reshape(len(poses), keypoint_count, 2)
-    outside, frame_notices = {}, []
-    zeros = "" if missing is not None else zero_text(found_poses, annotation_path)
-    if not trust:
-        try:
-            outside, frame_notices = check_frame(
-                _without_zeros(found_poses) if zeros else found_poses,
-                frame,
-                usual_frame,
-                load_size,
-                _image_sizes(image_folder, files[:_LOOKED_AT]),
-                lambda k: _pixels(image_folder / files[k]),
-                places,
-                annotation_path,
-                skip_bad_samples,
-            )
-        except UserError as error:
-            if zeros:
-                raise UserError(f"{error}; moreover, {zeros}") from None
-            raise
-    if zeros:
-        raise UserError(f"{annotation_path}: {zeros}")
+    outside, frame_notices = _check_poses(
+        found_poses,
+        [image_folder / name for name in files],
+        places,
+        annotation_path,
+        frame=frame,
+        usual_frame=usual_frame,
+        load_size=load_size,
+        missing=missing,
+        trust=trust,
+        skip_bad_samples=skip_bad_samples,
+    )
     pairs: list[list[int]] = []
     rows: list[int] = []
     for row, pair in found_pairs:
@@ -190,15 +181,62 @@ def read_pair_table(
     return table
 
 
-def _image_sizes(folder: Path, names: list[str]) -> list[ImageSize | None]:
+def _check_poses(
+    poses: np.ndarray,
+    images: list[Path | None],
+    places: list[str],
+    path: Path,
+    *,
+    frame: Frame,
+    usual_frame: tuple[int, int] | None,
+    load_size: tuple[int, int] | None,
+    missing: int | None,
+    trust: bool,
+    skip_bad_samples: bool,
+) -> tuple[dict[int, str], list[str]]:
+    """Look for key points at (0, 0) and for those that do not fit; arguments as of `check_frame`.
+
+    Returns:
+        By position: why a pose cannot be used. And notices.
+
+    Raises:
+        UserError: `missing` is None and key points are at (0, 0), or the frame seems to be wrong.
+    """
+    outside, notices = {}, []
+    zeros = "" if missing is not None else zero_text(poses, path)
+    if not trust:
+        try:
+            outside, notices = check_frame(
+                _without_zeros(poses) if zeros else poses,
+                frame,
+                usual_frame,
+                load_size,
+                _image_sizes(images[:_LOOKED_AT]),
+                lambda k: _pixels(images[k]),
+                places,
+                path,
+                skip_bad_samples,
+            )
+        except UserError as error:
+            if zeros:
+                raise UserError(f"{error}; moreover, {zeros}") from None
+            raise
+    if zeros:
+        raise UserError(f"{path}: {zeros}")
+    return outside, notices
+
+
+def _image_sizes(images: list[Path | None]) -> list[ImageSize | None]:
     """Sizes by the files' headers; None for what cannot be read, which is told when it is."""
     sizes: list[ImageSize | None] = []
-    for name in names:
+    for path in images:
         sizes.append(None)
+        if path is None:
+            continue
         with contextlib.suppress(UserError):
-            sizes[-1] = ImageSize(*read_image_size(folder / name))
+            sizes[-1] = ImageSize(*read_image_size(path))
             if sizes[-1].turned:
-                tell_turned(folder / name)
+                tell_turned(path)
     return sizes
 
 
@@ -234,30 +272,30 @@ def zero_text(poses: np.ndarray, path: Path) -> str:
 
 def read_poses(
     path: Path,
-    stems: Iterable[str],
+    images: Mapping[str, Path | None],
     keypoint_count: int = 18,
     *,
-    frame: tuple[int, int] | None = None,
+    frame: Frame,
+    usual_frame: tuple[int, int] | None = None,
     missing: int | None = None,
-) -> tuple[dict[str, np.ndarray | str], str]:
+    trust: bool = False,
+) -> tuple[dict[str, np.ndarray | str], list[str]]:
     """Key points of images, known by their names without suffix, from an annotation table.
 
     Args:
         path: table `name:keypoints_y:keypoints_x`.
-        stems: names without the image suffix; a row of that very name counts, else the only one
-            that is spelt differently.
+        images: by name without the image suffix: the image, None where there is none. A row of
+            that very name counts, else the only one that is spelt differently.
         keypoint_count: key points a row must have.
-        frame: (height, width) that key points refer to, where it is known.
-        missing: as of `read_pair_table`.
+        frame, usual_frame, missing, trust: as of `read_pair_table`.
 
     Returns:
-        By stem: float64 [K, 2], (x, y) in pixels of the annotation's frame, NaN = missing; or
-        what is wrong with that image's row. And a notice on names matched across spellings, or
-        an empty text.
+        By name: float64 [K, 2], (x, y) in pixels of the frame, NaN = missing; or what is wrong
+        with that image's row. And notices.
 
     Raises:
         UserError: the table is missing, empty or of another form, has key points at (0, 0) and
-            `missing` is None, or is in shares of the image's sides and `frame` is in pixels.
+            `missing` is None, or so many key points do not fit `frame` that it must be wrong.
     """
     annotations = _Annotations(path, keypoint_count, missing)
     rows: dict[str, str] = {}
@@ -265,20 +303,25 @@ def read_poses(
         stem, suffix = os.path.splitext(name)
         rows.setdefault(stem if suffix.lower() in IMAGE_SUFFIXES else name, name)
     poses: dict[str, np.ndarray | str] = {}
-    for stem in stems:
+    for stem in images:
         pose = annotations.find(rows.get(stem, f"{stem}.jpg"))
         poses[stem] = pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
     found = {stem: pose for stem, pose in poses.items() if not isinstance(pose, str)}
-    if found:
-        array = np.array([*found.values()])
-        zeros = zero_text(array, path) if missing is None else ""
-        if zeros:
-            raise UserError(f"{path}: {zeros}")
-        some = np.flatnonzero(np.isfinite(array).any(axis=(1, 2)))
-        places = [annotations.place(rows.get(stem, f"{stem}.jpg")) for stem in found]
-        bad = check_normalised(array, some, frame, places, path)
-        poses |= {stem: bad[k] for k, stem in enumerate(found) if k in bad}
-    return poses, annotations.names.notice("the pictures", path)
+    bad, notices = _check_poses(
+        np.array([*found.values()]).reshape(len(found), keypoint_count, 2),
+        [images[stem] for stem in found],
+        [annotations.place(rows.get(stem, f"{stem}.jpg")) for stem in found],
+        path,
+        frame=frame,
+        usual_frame=usual_frame,
+        load_size=None,
+        missing=missing,
+        trust=trust,
+        skip_bad_samples=True,
+    )
+    poses |= {stem: bad[k] for k, stem in enumerate(found) if k in bad}
+    respelt = annotations.names.notice("the pictures", path)
+    return poses, [*notices, *filter(None, [respelt])]
 
 
 class _Annotations:

@@ -91,7 +91,7 @@ def check_frame(
         usual,
     )
     _check_load_size(images, load_size)
-    reasons = check_normalised(poses, some, frame, places, path)
+    reasons = _check_normalised(poses, some, frame, places, path)
     rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
     if frame == "image":
         rest = np.intersect1d(rest, seen)  # the others are checked when they are read
@@ -157,11 +157,11 @@ class _Images:
         if frame == "image":
             return False
         smaller = (self.sizes * _SAME_ASPECT < frame).any(axis=1)
-        return bool(smaller.sum() >= _FEW)
+        return bool(smaller.sum() >= min(_FEW, len(smaller)))
 
     def _padded_frame(self, frame: Frame, own: Frame, fits: bool) -> str:
         """Advice where key points are those of the images padded to squares."""
-        if own == "image" or own[0] == own[1]:
+        if own == "image" or own[0] == own[1] or len(self.poses) < _FEW:
             return ""
         side = max(own)
         if fits:  # in the square: then of an image that was padded to it, or squeezed into it
@@ -223,8 +223,8 @@ def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None
         )
 
 
-def check_normalised(
-    poses: np.ndarray, some: np.ndarray, frame: Frame | None, places: list[str], path: Path
+def _check_normalised(
+    poses: np.ndarray, some: np.ndarray, frame: Frame, places: list[str], path: Path
 ) -> dict[int, str]:
     """Find poses whose key points are shares of the image's sides instead of pixels.
 
@@ -279,20 +279,27 @@ def _check_outside(
     outside = (reach > 1).any(axis=1)
     x, y = np.nanmax(poses[rest], axis=(0, 1))
     many = outside.sum() > _OUTSIDE_SHARE * len(rest)
-    swapped = _seem_swapped(poses[rest])
-    if swapped and (outside.any() or len(rest) >= _FEW):
+    notices = []
+    if _seem_swapped(poses[rest]):
         if images.turned:
-            raise UserError(
+            text = (
                 f"{path}: key points seem to be those of the images as they are stored, before "
                 "their EXIF orientation is applied: turn the key points, or save the images "
-                f"without the orientation; {_TRUST}"
+                "without the orientation"
             )
-        raise UserError(
-            f"{path}: x and y seem to be swapped: people lie on their side with the head to the "
-            "left; name the columns as they are, name:keypoints_x:keypoints_y, in the header"
-            f"{'' if outside.any() else ' (or turn images that lie so)'}; {_TRUST}"
-        )
-    advice = images.better_frame(frame) if many or len(images.poses) >= _FEW else ""
+        else:
+            text = (
+                f"{path}: x and y seem to be swapped: people lie on their side with the head to "
+                "the left; name the columns as they are, name:keypoints_x:keypoints_y, in the "
+                f"header{'' if outside.any() else ' (or turn images that lie so)'}"
+            )
+        if outside.any() or len(rest) >= _FEW:
+            raise UserError(f"{text}; {_TRUST}")
+        notices.append(text)
+    advice = images.better_frame(frame)
+    guess = ""
+    if not many and len(images.poses) < _FEW:
+        guess, advice = advice, ""
     certain = outside.sum() >= max(_WRONG_FRAME_SHARE * len(rest), _WRONG_FRAME_COUNT)
     certain |= bool(advice)
     if many and (certain or not skip_bad_samples):
@@ -308,9 +315,12 @@ def _check_outside(
             f"{path}: key points reach x = {x:g}, y = {y:g}, and do not fit {named}; {advice}; "
             f"{_TRUST}"
         )
-    notices = []
+    if guess and not notices:
+        notices.append(
+            f"{path}: key points reach x = {x:g}, y = {y:g}: are they in {named}? If not, {guess}"
+        )
     reaches_little = not outside.any() and (reach.max(axis=0) < _REACHED_SHARE).any()
-    corner = len(rest) >= _FEW and (reach.max(axis=0) < _REACHED_AT_LEAST).all()
+    corner = not notices and (reach.max(axis=0) < _REACHED_AT_LEAST).all()
     if corner or (reaches_little and len(rest) >= _REACHED_COUNT):
         notices.append(
             f"{path}: key points reach only x = {x:g}, y = {y:g} in {named}: is that the frame "

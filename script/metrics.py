@@ -14,11 +14,12 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from options.parser import Parser, run_program
-from util.argument_types import non_negative_int, positive_int, size
+from util.argument_types import non_negative_int, positive_int
 
 
 def build_metrics_parser() -> Parser:
     """The command line of script.metrics."""
+    from data.pair_dataset import add_keypoint_options
     from util.device import cpu_cores
     from util.metrics.figures import PROTOCOLS
 
@@ -48,11 +49,7 @@ def build_metrics_parser() -> Parser:
         "--mask_pose", choices=("target", "source"), default="target",
         help="whose body the masks are; PG2's own scorer took the source by mistake",
     )  # fmt: skip
-    add("--old_size", type=size, help="height,width of the frame of --annotation; None: as usual")
-    add(
-        "--missing", type=int, choices=(0, -1),
-        help="0: key points at (0, 0) are missing, -1: they are there; None refuses such tables",
-    )  # fmt: skip
+    add_keypoint_options(parser, None)
     add("--flow_path", help="folder of true flow (synthetic data); results need --save_flow")
     add(
         "--gallery",

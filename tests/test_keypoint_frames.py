@@ -162,3 +162,24 @@ def test_key_points_of_pictures_before_they_are_turned(data):
     stored = [np.stack([pose[:, 1], 63 - pose[:, 0]], axis=1) for pose in PEOPLE]
     write(data, stored)
     assert "turn" in data.error()
+
+
+def test_one_pair_is_looked_at_too(tmp_path):
+    """Too few to refuse what may be right; it is told."""
+    data = Folder(tmp_path / "market", count=2)
+    write(data, PEOPLE)
+    assert data.dataset().notices == []
+    write(data, [pose[:, ::-1] * 0.5 for pose in PEOPLE])
+    (notice,) = data.dataset().notices
+    assert "name:keypoints_x:keypoints_y" in notice and "trust" not in notice
+    write(data, [pose * 0.4 for pose in PEOPLE])
+    (notice,) = data.dataset().notices
+    assert "reach only" in notice
+    # Within the frame, as the images are smaller than it.
+    resize(data, [(100, 60)] * 2)
+    write(data, [pose * (60 / 64, 100 / 128) for pose in PEOPLE])
+    (notice,) = data.dataset().notices
+    assert "frame of 128×64" in notice and "--old_size 100,60" in notice
+    assert data.dataset(old_size=(100, 60)).notices == []
+    write(data, [pose * 3 for pose in PEOPLE])
+    assert "outside the frame" in data.error()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import STANDING
 from helpers import assert_one_line_error, run_python
 from PIL import Image
 
@@ -360,7 +361,7 @@ def test_two_runs_may_fill_one_cache_at_the_same_time(
     ("points", "message"),
     [
         ({}, "no body"),
-        ({1: (24, 32), 8: (300, 28)}, "outside the frame of 128x64"),
+        ({1: (24, 32), 8: (300, 28)}, "outside the frame of 128×64"),
     ],
 )
 def test_key_points_that_make_no_mask_make_no_score(
@@ -385,12 +386,13 @@ def test_annotation_rows_of_the_very_name_count(tmp_path: Path) -> None:
     spelt = "fashionMENa_bid0000000202_1front.jpg"
     write_annotation(tmp_path / "a.csv", ["1_11.jpg", "b.2.jpg", spelt, "./d.jpg"])
     other = "fasionMENabid00000002021front"
-    poses, notice = read_poses(tmp_path / "a.csv", ["1_11", "b.2", other, "b", "11_1", "d"])
+    names = ["1_11", "b.2", other, "b", "11_1", "d"]
+    poses, notices = read_poses(tmp_path / "a.csv", dict.fromkeys(names), frame=(128, 64))
     assert isinstance(poses["1_11"], np.ndarray)
     assert isinstance(poses["b.2"], np.ndarray)
     assert isinstance(poses[other], np.ndarray) and isinstance(poses["d"], np.ndarray)
     assert "no row" in poses["b"] and "no row" in poses["11_1"]
-    assert "2 image names" in notice
+    assert "2 image names" in notices[-1]
 
 
 def test_a_picture_too_small_for_a_figure_lacks_only_that(sets: Path, alexnet_file: Path) -> None:
@@ -509,6 +511,55 @@ def test_the_old_command_line_runs_as_a_program(sets: Path) -> None:
     assert_one_line_error(run_python("-c", script, *arguments, folder=sets), "results")
 
 
+def write_people(path: Path, points: np.ndarray, header: str = "keypoints_y:keypoints_x") -> None:
+    """Everybody p0 to p12 with key points [18, 2], (x, y)."""
+    columns = [json.dumps(points[:, k].tolist()) for k in (1, 0)]
+    rows = [f"p{number}.jpg:{':'.join(columns)}" for number in range(13)]
+    path.write_text("\n".join([f"name:{header}", *rows]) + "\n")
+
+
+def test_key_points_of_another_frame_are_refused_before_any_work(
+    sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = np.array(STANDING, float)
+    path = sets / "annotation.csv"
+
+    def refused(*extra: str) -> str:
+        with monkeypatch.context() as context, pytest.raises(UserError) as caught:
+            context.setattr("util.metrics.run.score_pictures", None)
+            run(sets, "--figures=mask_SSIM", "--calculate_mask", f"--annotation={path}", *extra)
+        assert "\n" not in str(caught.value) and not (sets / "out").exists()
+        return str(caught.value)
+
+    write_people(path, body[:, ::-1])
+    assert "x and y seem to be swapped" in refused()
+    write_people(path, body / (64, 128))
+    assert "in [0, 1]" in refused() and "--old_size 1,1" in refused()
+    write_people(path, body * (4, 2))
+    assert "outside the frame of 128×64" in refused()
+    write_people(path, body)
+    assert "--old_size 128,64" in refused("--old_size=256,176")
+    write_people(path, np.where(np.arange(18)[:, None] == 4, 0, body))
+    assert "13 of 234" in refused() and "--missing 0" in refused()
+    for number in range(13):  # pictures of no published size
+        save(sets / "truth" / f"p{number}.png", picture(number, (100, 50)))
+    assert "100x50" in refused("--missing=0") and "--old_size" in refused("--missing=0")
+
+
+def test_frames_of_key_points_that_metrics_is_told(sets: Path) -> None:
+    body, path = np.array(STANDING, float), sets / "annotation.csv"
+    masks = ["--calculate_mask", f"--annotation={path}", "--figures=mask_SSIM"]
+    write_people(path, body)
+    expected = values(run(sets, *masks))
+    assert values(run(sets, *masks, "--old_size=image")) == pytest.approx(expected)
+    write_people(path, body / (64, 128))
+    assert values(run(sets, *masks, "--old_size=1,1")) == pytest.approx(expected)
+    write_people(path, body * 4)
+    assert values(run(sets, *masks, "--old_size=512,256")) == pytest.approx(expected)
+    write_people(path, body / 4)
+    run(sets, *masks, "--old_size=128,64", "--trust_keypoints")
+
+
 def test_masked_figures_by_hand(sets: Path) -> None:
     from data.body_mask import limb_body_mask
     from util.metrics.reconstruction import ssim
@@ -518,7 +569,7 @@ def test_masked_figures_by_hand(sets: Path) -> None:
         sets, "--calculate_mask", f"--annotation={sets / 'annotation.csv'}", "--figures=mask_SSIM"
     )  # fmt: skip
     row = rows_of(sets)[3]
-    pose = read_poses(sets / "annotation.csv", ["p1"])[0]["p1"]
+    pose = read_poses(sets / "annotation.csv", {"p1": None}, frame=SIZE)[0]["p1"]
     mask = limb_body_mask(pose, SIZE)
     assert 100 < mask.sum() < 4000
     result, target = (

@@ -51,6 +51,7 @@ def without_effect(options: argparse.Namespace, kinds: Mapping[str, FigureKind])
         ("calculate_mask", has_masked, mask_needs),
         ("annotation", has_masked, mask_needs),
         ("old_size", has_masked, mask_needs),
+        ("trust_keypoints", has_masked, mask_needs),
         ("gallery_by", options.gallery, "--gallery"),
     ]
     if options.protocol != "gfla":

@@ -1,6 +1,7 @@
 """What `python -m script.metrics` does, from options to report."""
 
 import argparse
+import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +12,10 @@ import torch
 
 from data.annotations import read_poses
 from data.body_mask import disc_body_mask, limb_body_mask
+from data.frame_check import Frame
 from data.image_names import files_not_read
 from util.errors import UserError
+from util.images import read_image_size
 from util.metrics.arguments import (
     check_paths,
     check_writable,
@@ -42,13 +45,7 @@ from util.metrics.kid import kernel_inception_distance
 from util.metrics.lpips_distance import LPIPSDistance
 from util.metrics.pairing import ResultFile, find_results
 from util.metrics.report import Figure, Report, mean_figure
-from util.metrics.scoring import (
-    USUAL_FRAMES,
-    BodyMasks,
-    ScoredPictures,
-    Scores,
-    score_pictures,
-)
+from util.metrics.scoring import BodyMasks, ScoredPictures, Scores, score_pictures
 from util.packages import not_installed
 from util.precision import keep_freed_memory
 from util.pretrained_weights import MissingWeights
@@ -59,6 +56,8 @@ MASK_SHAPES = {
     "gfla": "limbs 8 px thick, joints of radius 4, closed 5x5",
     "pg2": "chains of discs of radius 4 along the limbs, closed 5x5",
 }
+# (height, width) of pictures and of the frame that key points of such data sets refer to.
+USUAL_FRAMES = {(128, 64): (128, 64), (256, 256): (256, 176), (256, 176): (256, 176)}
 IS_SPLITS = 10
 SHUFFLE_SEED = 2020
 LOGIT_ROWS = 4096  # read at a time for the Inception score
@@ -128,7 +127,7 @@ def run_metrics(options: argparse.Namespace) -> int:
         report.results = _describe_results(options, results, scores)
         report.problems += scores.problems
         report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]
-        _add_figures(report, kinds, networks, features, real, scores, options)
+        _add_figures(report, kinds, networks, features, real, scores, masks, options)
     return _finish(report, folder, output / f"{name}.csv", results, scores, skipped, options)
 
 
@@ -137,16 +136,37 @@ def _body_masks(
 ) -> BodyMasks:
     part = 0 if options.mask_pose == "source" else 1
     names = {result.pair: result.stems[part] for result in results if result.stems}
-    poses, notice = read_poses(
+    images = {
+        result.stems[part]: (result.source, result.target)[part]
+        for result in results
+        if result.stems
+    }
+    sizes = set()
+    for path in {result.target for result in results if result.target}:
+        with contextlib.suppress(UserError):  # what cannot be read is told when it is scored
+            sizes.add(read_image_size(path)[0])
+    frames = {USUAL_FRAMES.get(size) for size in sizes}
+    usual_frame = frames.pop() if len(frames) == 1 else None
+    frame = options.old_size or usual_frame
+    if not sizes:
+        frame = "image"  # no mask will be drawn
+    if frame is None:
+        shown = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
+        raise UserError(
+            f"--gt_path: {options.gt_path} has pictures of {shown} (height x width): name the "
+            "frame (height,width) that key points of --annotation refer to with --old_size"
+        )
+    poses, notices = read_poses(
         Path(options.annotation),
-        sorted(set(names.values())),
-        frame=options.old_size,
+        dict(sorted(images.items())),
+        frame=frame,
+        usual_frame=usual_frame,
         missing=options.missing,
+        trust=options.trust_keypoints,
     )
-    if notice:
-        report.warnings.append(notice)
+    report.warnings += notices
     draw = disc_body_mask if options.protocol == "pg2" else limb_body_mask
-    return BodyMasks(draw, {pair: poses[name] for pair, name in names.items()}, options.old_size)
+    return BodyMasks(draw, {pair: poses[name] for pair, name in names.items()}, frame)
 
 
 @dataclass
@@ -263,15 +283,11 @@ def _formats(paths: Iterable[Path]) -> list[str]:
     return sorted({path.suffix.lower().lstrip(".") for path in paths})
 
 
-def _mask_protocol(options: argparse.Namespace, scores: Scores) -> str:
-    sizes = [tuple(map(int, size.split("x"))) for size in scores.sizes]
-    frames = {
-        options.old_size or USUAL_FRAMES[s] for s in sizes if options.old_size or s in USUAL_FRAMES
-    }
-    frames_text = ", ".join(f"{height}x{width}" for height, width in sorted(frames))
+def _mask_protocol(options: argparse.Namespace, frame: Frame) -> str:
+    frame_text = "each image" if frame == "image" else f"{frame[0]}x{frame[1]}"
     return (
         f"body of the {options.mask_pose} pose from {options.annotation}, key points in a frame "
-        f"of {frames_text}, {MASK_SHAPES[options.protocol]}"
+        f"of {frame_text}, {MASK_SHAPES[options.protocol]}"
     )
 
 
@@ -282,6 +298,7 @@ def _add_figures(
     features: dict[str, StandardFeatures | ImageNetFeatures],
     real: RealSet | None,
     scores: Scores,
+    masks: BodyMasks | None,
     options: argparse.Namespace,
 ) -> None:
     for name, kind in kinds.items():
@@ -291,7 +308,7 @@ def _add_figures(
         if kind.real:
             protocol.append(f"real: {real.description}")
         if kind.masked:
-            protocol.append(_mask_protocol(options, scores))
+            protocol.append(_mask_protocol(options, masks.frame))
         if kind.per_image:
             protocol.append(f"ground truth {'/'.join(report.results['ground_truth_formats'])}")
         protocol.append(f"results: {report.results['description']}")

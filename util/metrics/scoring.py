@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.flow import FlowFolder
+from data.frame_check import Frame
 from util.errors import UserError
 from util.flow import end_point_errors, resize_flow
 from util.images import read_image
@@ -28,8 +29,6 @@ from util.metrics.pairing import ResultFile
 from util.metrics.reconstruction import mask_picture
 
 PictureScore = Callable[[np.ndarray, np.ndarray], float]
-# (height, width) of pictures and of the frame that key points of such data sets refer to.
-USUAL_FRAMES = {(128, 64): (128, 64), (256, 256): (256, 176), (256, 176): (256, 176)}
 LPIPS_NAMES = {"LPIPS": "v0.1", "LPIPS_v0.0": "v0.0"}
 
 
@@ -63,43 +62,23 @@ class BodyMasks:
     Attributes:
         draw: from a pose [K, 2] and a (height, width) to bool [H, W].
         poses: by pair, [K, 2] in pixels of the frame, or what is wrong with it.
-        frame: (height, width) that key points refer to; None takes the usual one of the
-            picture's size.
+        frame: (height, width) that key points refer to, or "image", the picture's own size.
     """
 
     draw: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
     poses: dict[str, np.ndarray | str]
-    frame: tuple[int, int] | None
+    frame: Frame
 
     def of(self, pair: str, size: tuple[int, int]) -> np.ndarray:
         """The mask of a pair at the picture's `size`; raises UserError without a usable pose."""
         pose = self.poses[pair]
         if isinstance(pose, str):
             raise UserError(pose)
-        height, width = self.frame or usual_frame(size)
-        if (pose > (width, height)).any():
-            x, y = np.nanmax(pose, axis=0)
-            raise UserError(
-                f"key points reach x = {x:g}, y = {y:g}, outside the frame of {height}x{width} "
-                "(height x width): name the frame of --annotation with --old_size"
-            )
+        height, width = size if self.frame == "image" else self.frame
         mask = self.draw(pose * (size[1] / width, size[0] / height), size)
         if not mask.any():
             raise UserError("its key points draw no body (none, or none joined by a limb)")
         return mask
-
-
-def usual_frame(size: tuple[int, int]) -> tuple[int, int]:
-    """The frame that annotations of pictures of this size are made in.
-
-    Raises UserError for a size that is neither Market-1501's nor DeepFashion's.
-    """
-    if size not in USUAL_FRAMES:
-        raise UserError(
-            f"the pictures are {size[0]}x{size[1]}: name the frame (height,width) that key points "
-            "of --annotation refer to with --old_size"
-        )
-    return USUAL_FRAMES[size]
 
 
 class ScoredPictures(Dataset):
