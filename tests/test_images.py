@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_pictures_come_upright_and_it_is_said_once(
     tmp_path, monkeypatch, capsys, suffix, orientation
 ):
-    monkeypatch.setattr(images, "_told", set())
+    monkeypatch.setattr(images, "_turned_told", bytearray(1))
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[:, :32] = 255  # stored at the left
     path = tmp_path / f"a.{suffix}"

@@ -540,7 +540,7 @@ def test_key_points_of_another_frame_are_refused_before_any_work(
     write_people(path, body)
     assert "--old_size 128,64" in refused("--old_size=256,176")
     write_people(path, np.where(np.arange(18)[:, None] == 4, 0, body))
-    assert "13 of 234" in refused() and "--missing 0" in refused()
+    assert "12 of 216" in refused() and "--missing 0" in refused()
     for number in range(13):  # pictures of no published size
         save(sets / "truth" / f"p{number}.png", picture(number, (100, 50)))
     assert "100x50" in refused("--missing=0") and "--old_size" in refused("--missing=0")
@@ -577,6 +577,41 @@ def test_masked_figures_by_hand(sets: Path) -> None:
         for folder, column in (("results", "result"), ("truth", "target"))
     )
     assert float(row["mask_SSIM"]) == pytest.approx(ssim(result, target), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "truth", "advice"),
+    [
+        ((128, 192), SIZE, "strip"),
+        ((64, 32), SIZE, "script.resize_dataset --size=64,32"),
+        ((256, 128), SIZE, "script.resize_dataset --size=256,128"),
+        ((64, 64), SIZE, "script.resize_dataset --size=64,64"),
+        ((120, 100), SIZE, "is this their ground truth?"),
+    ],
+)
+def test_results_of_another_size_than_the_ground_truth(
+    sets: Path, size: tuple[int, int], truth: tuple[int, int], advice: str
+) -> None:
+    save(sets / "truth" / "other.png", picture(60, truth))
+    save(sets / "results" / "p0_2_other_vis.png", picture(61, size))
+    (problem,) = run(sets, "--figures=L1", code=1)["problems"]
+    assert advice in problem
+    assert ("resize_dataset" in problem) == ("resize_dataset" in advice)
+
+
+def test_a_turned_picture_is_told_once_by_all_workers(sets: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in sets.glob("*/*.png"):
+        Image.open(path).save(path, exif=exif)
+    process = run_python(
+        "-m", "script.metrics", f"--gt_path={sets / 'truth'}", "--figures=L1",
+        f"--distorated_path={sets / 'results'}", f"--output={sets}", "--workers=2",
+        "--batch_size=2", "--device=cpu",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("turned upright") == 1
+    assert "points, where there are any" in process.stderr
 
 
 def test_options_that_the_figures_have_no_use_for_are_told(sets: Path, capsys) -> None:

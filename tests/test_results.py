@@ -215,6 +215,17 @@ def test_tables_as_they_may_be(two_results):
     assert len(metrics(two_results)) == 2
 
 
+def test_a_table_cut_in_a_row_is_told_as_cut(two_results):
+    table = two_results / "results" / TABLE_NAME
+    write_table(table.parent, [row(f"a_2_{name}_vis.png", "a.jpg", f"{name}.jpg") for name in "bc"])
+    table.write_bytes(table.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"results\.csv: is cut .* 1 of 2 pictures, .*a_2_c_vis"):
+        metrics(two_results)
+    assert len(metrics(two_results, "--mixed_results")) == 2
+    (table.parent / "a_2_c_vis.png").unlink()  # that is what a killed run leaves
+    assert len(metrics(two_results)) == 1
+
+
 def test_a_report_does_not_replace_a_table(two_results):
     write_table(two_results / "results", [])
     before = (two_results / "results" / TABLE_NAME).read_bytes()

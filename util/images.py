@@ -1,6 +1,7 @@
 """Reading, resizing, converting and writing images; the one place where pixels meet files."""
 
 import contextlib
+import mmap
 import os
 import re
 import sys
@@ -30,7 +31,7 @@ _ORIENTATION = 0x0112  # EXIF: how a viewer turns the picture
 _TURNED = (5, 6, 7, 8)  # by 90°: width and height change places
 
 _reading = threading.local()
-_told: set[str] = set()
+_turned_told = mmap.mmap(-1, 1)  # shared with worker processes, of which each would tell it again
 
 
 def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -116,11 +117,11 @@ _show_warning, warnings.showwarning = warnings.showwarning, _named_warning
 
 def tell_turned(path: str | os.PathLike) -> None:
     """Say once that pictures are turned upright."""
-    if "turned" not in _told:
-        _told.add("turned")
+    if not _turned_told[0]:
+        _turned_told[0] = 1
         print(
-            f"{path}: turned upright, as its EXIF orientation says, and so are others like it: "
-            "key points must be those of the upright picture",
+            f"{path}: turned upright, as its EXIF orientation says, and so are others like it; key "
+            "points, where there are any, must be those of the upright picture",
             file=sys.stderr,
             flush=True,
         )

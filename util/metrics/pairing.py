@@ -120,9 +120,16 @@ def _check_mixed(
             f"{len(lost)} results of {folder / TABLE_NAME} are not there, such as {lost[0]}"
         )
     mixtures = []
+    is_cut = not (folder / TABLE_NAME).read_bytes().endswith(b"\n")
     unlisted = [
         name for name in names if _key(name) not in table and Path(name).stem.endswith(RESULT_MARK)
     ]
+    if unlisted and is_cut and not mixed:
+        raise UserError(
+            f"{folder / TABLE_NAME}: is cut in the middle of its last row, and does not list "
+            f"{len(unlisted)} of {len(names)} pictures, such as {unlisted[0]}: copy it anew, or "
+            "run test.py again with --skip_existing; --mixed_results goes on by their names"
+        )
     if unlisted:
         mixtures.append(
             f"{len(unlisted)} of {len(names)} pictures are not in {TABLE_NAME}, as of an earlier "

@@ -120,8 +120,8 @@ class ScoredPictures(Dataset):
             if target.shape != scored.picture.shape:
                 raise UserError(
                     f"{result.path} is {size_text(scored.picture)}, its ground truth "
-                    f"{result.target} {size_text(target)} (height x width): make them the same "
-                    "size (script.resize_dataset)"
+                    f"{result.target} {size_text(target)} (height x width): "
+                    + _size_advice(scored.picture.shape, target.shape)
                 )
             scored.target = target
             self._score(result, scored)
@@ -164,6 +164,19 @@ def _read(path: Path, notices: list[str]) -> np.ndarray:
             change = "transparency blended on white" if "A" in stored.mode else "converted to RGB"
             notices.append(f"stored as {stored.mode}, {change}")
     return np.array(picture)
+
+
+def _size_advice(result: tuple[int, ...], truth: tuple[int, ...]) -> str:
+    """What to do about a result whose size, [height, width, 3], is not its ground truth's."""
+    (height, width, _), (true_height, true_width, _) = result, truth
+    if height == true_height and width % true_width == 0:
+        return "is it a strip of several pictures? Score the pictures by themselves"
+    same_shape = height * true_width == width * true_height
+    if same_shape or (true_height >= height and true_width >= width):
+        return (
+            f"make the ground truth of that size with script.resize_dataset --size={height},{width}"
+        )
+    return "are they the pictures that test.py wrote, and is this their ground truth?"
 
 
 def flow_error(result: ResultFile, truth_folder: Path, size: tuple[int, int]) -> float:
