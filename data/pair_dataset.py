@@ -2,6 +2,7 @@
 
 import argparse
 import filecmp
+import hashlib
 import os
 import sys
 from collections.abc import Iterable
@@ -364,6 +365,15 @@ class PairDataset(Dataset):
         """Paths of item `index`, source and target, without reading the images."""
         source, target = (str(self.image_folder / self._files[k]) for k in self._pairs[index])
         return source, target
+
+    def input_digest(self, index: int) -> str:
+        """What changes with the images' files (their sizes) and the key points of item `index`."""
+        digest = hashlib.sha256()
+        for position in self._pairs[index]:
+            path = self.image_folder / self._files[position]
+            size = path.stat().st_size if path.exists() else None
+            digest.update(f"{size} ".encode() + self._poses[position].tobytes())
+        return digest.hexdigest()[:16]
 
     def item_random_state(self, epoch: int, index: int) -> np.random.RandomState:
         """The random state of one item's augmentation; the next call takes it back."""

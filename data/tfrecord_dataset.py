@@ -11,7 +11,14 @@ from PIL import Image
 
 from data.pair_dataset import PairDataset
 from data.tfrecord_schema import KEYPOINT_COUNT, StoredPerson, person_keys, read_person, read_size
-from data.tfrecords import Feature, RecordPlace, find_records, parse_example, read_record
+from data.tfrecords import (
+    Feature,
+    RecordPlace,
+    find_records,
+    parse_example,
+    read_checksum,
+    read_record,
+)
 from util.errors import UserError
 from util.images import read_image, resize_image
 
@@ -88,6 +95,10 @@ class TFRecordDataset(PairDataset):
                 raise
             return str(place), str(place)  # a pair that reading leaves out
         return self._path(source.image_name), self._path(target.image_name)
+
+    def input_digest(self, index: int) -> str:
+        """The checksum stored behind the record, which changes with all that is in it."""
+        return read_checksum(self._pairs[index])
 
     def _path(self, image_name: str) -> str:
         return str(self.pairs_path / self.phase / Path(image_name).name)

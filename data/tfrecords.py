@@ -103,16 +103,26 @@ def _cut_off(place: RecordPlace, size: int) -> UserError:
 
 def read_record(place: RecordPlace) -> bytes:
     """Read the payload of a record. Raises UserError when it is damaged or cannot be read."""
-    try:
-        with open(place.path, "rb", buffering=0) as file:
-            file.seek(place.offset + _HEADER.size)
-            data = file.read(place.size + _CHECKSUM.size)
-    except OSError as error:
-        raise UserError(f"{place.path}: cannot be read ({error.strerror})") from None
+    data = _read_bytes(place, 0, place.size + _CHECKSUM.size)
     payload, checksum = data[: place.size], data[place.size :]
     if checksum != _CHECKSUM.pack(masked_crc32c(payload)):
         raise UserError(f"{place}: is damaged (its checksum does not fit): copy the file again")
     return payload
+
+
+def read_checksum(place: RecordPlace) -> str:
+    """Read the checksum of a record alone, which changes with its payload; hexadecimal digits."""
+    return _read_bytes(place, place.size, _CHECKSUM.size).hex()
+
+
+def _read_bytes(place: RecordPlace, start: int, count: int) -> bytes:
+    """Bytes of a record, counted from the start of its payload."""
+    try:
+        with open(place.path, "rb", buffering=0) as file:
+            file.seek(place.offset + _HEADER.size + start)
+            return file.read(count)
+    except OSError as error:
+        raise UserError(f"{place.path}: cannot be read ({error.strerror})") from None
 
 
 class RecordWriter:

@@ -96,6 +96,8 @@ class BaseModel(ABC):
         network_options: the options that shape the networks, for messages.
         earlier_stage: the model whose checkpoint this one is to start from, if there is one.
         fixed_options: names and values of what others make an option of, and this model does not.
+        training_shapes: its options that shape what only training has: discriminators.
+        size_bound: what of the networks takes images of one size alone, if anything does.
 
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
@@ -107,6 +109,8 @@ class BaseModel(ABC):
     network_options: ClassVar[str] = "--model"
     earlier_stage: ClassVar[str | None] = None
     fixed_options: ClassVar[dict[str, Any]] = {}
+    training_shapes: ClassVar[tuple[str, ...]] = ()
+    size_bound: ClassVar[str | None] = None
     # What takes back what a step has done so far; None outside of `step`.
     _undo: list[Callable[[], object]] | None = None
 

@@ -62,14 +62,13 @@ class ConvertedCheckpoint:
 
     def record(self) -> dict[str, Any]:
         """What network.json says of it."""
-        widths = {name: value for name, value in self.options.items() if name != "ndf"}
         return {
             "model": "pg2",
             "dataset_mode": self.layout,
             "load_size": LAYOUTS[self.layout].size,
             "pose_encoding": "disc",
             "layout": self.layout,
-            **widths,
+            **self.options,
         }
 
     def lines(self) -> list[str]:

@@ -73,6 +73,8 @@ class PG2Model(BaseModel):
 
     required_networks = ("G1",)
     network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
+    training_shapes = ("ndf",)
+    size_bound = "the fully connected layers of G1 and D"
 
     @staticmethod
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:

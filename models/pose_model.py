@@ -32,6 +32,7 @@ class PoseModel(GFLAModel):
     """Generates the person in the target pose; starts from stage 1's flow estimator."""
 
     earlier_stage = "poseflownet"
+    training_shapes = ("dis_layers", "use_spect_d")
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:

@@ -153,23 +153,54 @@ def _check_against_record(
     path = folder / FILE_NAME
     for name, value in recorded.items():
         got = getattr(options, name)
-        if got != value and name != "old_size":  # which depends on the data, not on the weights
-            raise UserError(
-                f"--{name}: got {as_argument(got)}, but the weights in {folder} were trained with "
-                f"{as_argument(value)} ({path.name}): leave it out, or choose another --name"
-            )
+        if got != value and (text := contradiction(options, name, as_argument(value), path)):
+            raise UserError(text)
         if got == value != usual[name] and usual[name] is not None:
             print(f"--{name}={as_argument(value)}: from {path}")
 
 
+def contradiction(
+    options: argparse.Namespace, name: str, trained_with: str, where: Path
+) -> str | None:
+    """Why weights that were trained with another value of an option cannot be used.
+
+    Args:
+        options: parsed options of the program.
+        name: of the option.
+        trained_with: its value for the weights.
+        where: the file or folder that tells it.
+
+    Returns:
+        A message; None where they can: another run may start from networks that take any size,
+        and the frame of the key points is the data's.
+    """
+    is_other_run = bool(getattr(options, "init_from", None))
+    bound = find_model(options.model).size_bound if name == "load_size" else None
+    if name == "old_size" or (name == "load_size" and is_other_run and not bound):
+        return None
+    why = f", and {bound} take no other size" if bound else ""
+    way = "choose another --name"
+    if is_other_run:
+        way = "train anew without --init_from"
+    elif name == "load_size" and not bound and getattr(options, "continue_train", False):
+        way += f" with --init_from={options.name}"
+    return (
+        f"--{name}: got {as_argument(getattr(options, name))}, but the weights were trained with "
+        f"{trained_with} ({where}){why}: give that, or {way}"
+    )
+
+
 def network_record(options: argparse.Namespace) -> dict[str, Any]:
     """What network.json keeps of parsed options: what the weights are, and what they read."""
-    names = ("model", "dataset_mode", *INPUT_OPTIONS, "old_size", *shaping_options(options.model))
+    names = ("model", "dataset_mode", "old_size", *weight_options(options.model))
     return {name: getattr(options, name) for name in names}
 
 
-def shaping_options(model: str) -> list[str]:
-    """Names of a model's own options that training and testing share: they shape its networks."""
+def weight_options(model: str) -> list[str]:
+    """Names of the options that trained weights hold for: what the networks read and their shapes.
+
+    A model's own options that training and testing share shape its networks.
+    """
 
     def names(is_train: bool) -> list[str]:
         parser = Parser(add_help=False)
@@ -178,7 +209,8 @@ def shaping_options(model: str) -> list[str]:
         return [action.dest for action in parser._actions if action.dest not in common]
 
     shared = set(names(is_train=False))
-    return [name for name in names(is_train=True) if name in shared]
+    shapes = [name for name in names(is_train=True) if name in shared]
+    return [*INPUT_OPTIONS, *shapes, *find_model(model).training_shapes]
 
 
 def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> str | None:

@@ -183,6 +183,20 @@ def test_a_fresh_run_clears_its_own_environment(fake, displays):
     assert titles(fake) == {"pose: run"}
 
 
+@pytest.mark.parametrize("arguments", [[], ["--continue_train"]])
+@pytest.mark.parametrize("has_curves", [False, True])
+def test_what_no_run_of_the_folder_has_shown_is_cleared(fake, tmp_path, arguments, has_curves):
+    """Also where training goes on: from weights that were put into a new folder."""
+    fake.windows["run"] = {"old": {"opts": {"title": "old"}}}
+    if has_curves:
+        log = RunLog(tmp_path, "poseflownet", Displays([]))
+        log.losses(1, 7, 0.1, {"correctness": 0.5}, 1e-4, 0.01)
+    server = ["--display_server=http://localhost", f"--display_port={fake.port}", "--display_id=1"]
+    options = train_options("--model=poseflownet", "--name=run", *server, *arguments)
+    create_display(options, tmp_path).close()
+    assert ("old" in titles(fake)) == has_curves
+
+
 def test_text_from_file_names_is_escaped(fake, displays):
     name = '<img src=x onerror="alert(1)">'
     display = displays(fake.port, env="shared", name=name)

@@ -618,12 +618,13 @@ def test_options_that_the_figures_have_no_use_for_are_told(sets: Path, capsys) -
     write_annotation(sets / "annotation.csv", ["p1.jpg"])
     run(
         sets, "--figures=L1", "--calculate_mask", f"--annotation={sets / 'annotation.csv'}",
-        f"--flow_path={sets}", "--lpips_weights=x", real=True,
+        f"--flow_path={sets}", "--lpips_weights=x", "--mask_pose=source", "--missing=0", real=True,
     )  # fmt: skip
     output = capsys.readouterr().out
     for option, what in (
         ("calculate_mask", "mask_SSIM"), ("annotation", "mask_SSIM"), ("flow_path", "EPE"),
-        ("fid_real_path", "KID"), ("lpips_weights", "a figure"),
+        ("fid_real_path", "KID"), ("lpips_weights", "a figure"), ("mask_pose", "mask_SSIM"),
+        ("missing", "mask_SSIM"),
     ):  # fmt: skip
         assert any(
             line.startswith(f"--{option} has no effect without") and what in line

@@ -82,7 +82,11 @@ def test_pairs_of_one_name_are_refused():
     check_unique([("x/a.jpg", "x/b.jpg"), ("x/a.jpg", "x/b.jpg")], "pairs.csv")
     for twins in ([("a.jpg", "b_2_c.jpg"), ("a_2_b.jpg", "c.jpg")],
                   [("a.jpg", "b.jpg"), ("a.jpg", "b.png")]):  # fmt: skip
-        with pytest.raises(UserError, match=r"pairs\.csv.*both become.*rename"):
+        with pytest.raises(UserError, match=r"pairs\.csv.*both become.*_vis: rename"):
+            check_unique(twins, "pairs.csv")
+    for twins in ([("A.jpg", "b.jpg"), ("a.jpg", "b.jpg")],
+                  [("jos\u00e9.jpg", "b.jpg"), ("jose\u0301.jpg", "b.jpg")]):  # fmt: skip
+        with pytest.raises(UserError, match=r"both become.*_vis on macOS and Windows: rename"):
             check_unique(twins, "pairs.csv")
 
 
@@ -312,6 +316,39 @@ def test_skip_existing_keeps_what_is_of_these_weights_alone(runs):
     assert runs.test("b").returncode == 0
     assert len({r.checkpoint for r in read_table(runs.results).values()}) == 1
     assert runs.test("b", "--skip_existing", "--save_input").stdout.count("0 of 2 results") == 1
+
+
+def test_skip_existing_does_not_keep_results_of_other_images_or_key_points(runs):
+    assert runs.test("a").returncode == 0
+    first = runs.folder.images / "p0.png"
+    annotation = runs.folder.root / "market-annotation-test.csv"
+    made, image, text = runs.pictures(), first.read_bytes(), annotation.read_text()
+    skip = ("a", "--skip_existing")
+    for change, count in (
+        (lambda: first.write_bytes(image + b"more"), 1),  # behind its end: still an image
+        (lambda: annotation.write_text(text.replace("[10", "[11").replace("[20", "[21")), 2),
+    ):
+        change()
+        said = f"--skip_existing: {count} results", "images or key points were others"
+        assert_one_line_error(runs.test(*skip), *said, "--results_dir")
+        first.write_bytes(image)
+        annotation.write_text(text)
+        assert "2 of 2 results are there" in runs.test(*skip).stdout
+        assert runs.pictures() == made
+
+
+def test_results_of_a_version_that_did_not_keep_their_inputs(runs):
+    assert runs.test("a").returncode == 0
+    table = runs.results / TABLE_NAME
+    with open(table, newline="") as file:
+        rows = list(csv.reader(file))
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows(row[:5] for row in rows)
+    (runs.folder.images / "p0.png").write_bytes((runs.folder.images / "p1.png").read_bytes())
+    process = runs.test("a", "--skip_existing")
+    assert "2 of 2 results are there" in process.stdout
+    assert "2 of them are of an earlier version" in process.stdout
+    assert all(r.inputs == "" for r in read_table(runs.results).values())
 
 
 def test_results_of_an_earlier_run_are_told(runs):

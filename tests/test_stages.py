@@ -9,7 +9,7 @@ from helpers import MARKET, assert_one_line_error, run_here, save_file, train_op
 
 from models import create_model
 from util.errors import UserError
-from util.run_folder import keep_stage
+from util.run_folder import keep_given, keep_stage
 from util.training import short_losses
 
 
@@ -61,6 +61,35 @@ def test_a_kept_file_is_never_replaced(tmp_path):
     assert value(folder, "poseflownet_latest_net_G.pth") == 2
     assert value(earlier, "poseflownet_latest_net_G.pth") == 1
     assert value(earlier, "latest_net_G.pth") == 2
+
+
+def test_files_put_there_by_hand_are_kept_apart(tmp_path):
+    folder = tmp_path / "run"
+    of_stage_1 = saved(folder, "latest", "poseflownet", 1.0) | saved(folder, "5", "poseflownet")
+    (folder / "network.json").write_text('{"model": "poseflownet"}')
+    for name, content in (("7_net_G", 7.0), ("7_net_D", 7.5), ("given1_7_net_D", 6.0)):
+        save_file({"x": torch.tensor(content)}, folder / f"{name}.pth")
+    keep_given(folder, "latest")
+    keep_stage(folder, "poseflownet")
+    kept = {f"poseflownet_{name}" for name in of_stage_1}
+    given = {"given1_7_net_D.pth", "given2_7_net_G.pth", "given2_7_net_D.pth"}
+    latest = {"latest_net_G.pth", "latest_state.pth"}
+    assert names(folder) == {*kept, *given, *latest, "network.json"}
+    assert [value(folder, f"{name}.pth") for name in ("given1_7_net_D", "given2_7_net_D")] == [
+        6, 7.5
+    ]  # fmt: skip
+
+
+def test_what_a_run_starts_from_stays_until_it_has_saved(tmp_path):
+    folder = tmp_path / "run"
+    for label in ("latest", "5"):
+        save_file({"x": torch.tensor(1.0)}, folder / f"{label}_net_G.pth")
+    for _ in range(2):  # again after a run that was cut off before its first save
+        keep_given(folder, "5")
+        expected = {"5_net_G.pth", "given1_5_net_G.pth", "given1_latest_net_G.pth"}
+        assert names(folder) == expected
+    keep_given(folder, "latest")  # a checkpoint of a run from now on, were it to stay
+    assert names(folder) == {"given1_5_net_G.pth", "given1_latest_net_G.pth"}
 
 
 def test_stage_1_does_not_train_on_over_a_stage_2_checkpoint(tmp_path):

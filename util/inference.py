@@ -63,6 +63,8 @@ class ResultWriter:
         options: parsed options of test.py.
         checkpoint: hash of the weights, see util/result_table.py.
         pairs: paths of source and target of all pairs, whose file names are checked.
+        inputs: what tells whether the inputs of each pair have changed, see PairDataset.
+        where: what lists the pairs, for messages.
 
     Raises:
         UserError: two pairs would have one name, or a file's name would be too long.
@@ -73,6 +75,7 @@ class ResultWriter:
         options: argparse.Namespace,
         checkpoint: str,
         pairs: Sequence[tuple[str, str]],
+        inputs: Sequence[str],
         where: object,
     ) -> None:
         self.options = options
@@ -81,6 +84,9 @@ class ResultWriter:
         self._options_cell = options_cell(options)
         self._pairs = pairs
         check_unique(pairs, where)
+        self._inputs_of = {
+            pair_name(*paths): text for paths, text in zip(pairs, inputs, strict=True)
+        }
         endings = [f"{RESULT_MARK}.{options.results_format}"]
         if options.save_input:
             endings += [f"_{name}.{options.results_format}" for name in ("source", "target")]
@@ -101,12 +107,14 @@ class ResultWriter:
 
     def row(self, source: str, target: str) -> ResultRow:
         """The row of the table for the result of a pair, given by its paths."""
+        pair = pair_name(source, target)
         return ResultRow(
-            self.result_path(pair_name(source, target)).name,
+            self.result_path(pair).name,
             Path(source).name,
             Path(target).name,
             self._options_cell,
             self.checkpoint,
+            self._inputs_of[pair],
         )
 
     def result_path(self, pair: str) -> Path:
@@ -188,12 +196,12 @@ def _start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list
     kept, unlisted = set(), 0
     if options.skip_existing:
         others = [(listed[r.result], r) for r in rows if r.result in listed]
-        others = [(earlier, row) for earlier, row in others if earlier.differences(row)]
+        others = [(earlier, row) for earlier, row in others if earlier.differences_for_pair(row)]
         if others:
             earlier, row = others[0]
             raise UserError(
                 f"--skip_existing: {len(others)} results in {folder} were made otherwise, such as "
-                f"{row.result}: {'; '.join(earlier.differences(row))}: choose another "
+                f"{row.result}: {'; '.join(earlier.differences_for_pair(row))}: choose another "
                 "--results_dir, or leave --skip_existing out to make them anew"
             )
         unlisted = len((own & there) - listed.keys())
@@ -204,6 +212,11 @@ def _start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list
     if options.skip_existing:
         count = sum(row.result in kept for row in rows)
         print(f"--skip_existing: {count} of {len(rows)} results are there")
+        if unknown := sum(row.result in kept and not listed[row.result].inputs for row in rows):
+            print(
+                f"--skip_existing: {unknown} of them are of an earlier version: whether their "
+                "images and key points have changed since is not known"
+            )
         if unlisted:
             print(
                 f"--skip_existing: {unlisted} more are not in {TABLE_NAME}, which tells their "
@@ -252,7 +265,8 @@ def run_inference(options: argparse.Namespace) -> int:
             "permissions"
         )
     paths = [dataset.pair_paths(index) for index in range(len(dataset))]
-    writer = ResultWriter(options, weights_hash(model.networks), paths, dataset.pairs_path)
+    inputs = [dataset.input_digest(index) for index in range(len(dataset))]
+    writer = ResultWriter(options, weights_hash(model.networks), paths, inputs, dataset.pairs_path)
     chosen = _start_table(writer, paths)
     if options.jpeg_quality != JPEG_QUALITY and options.results_format != "jpg":
         print("--jpeg_quality has no effect without --results_format=jpg")

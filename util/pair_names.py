@@ -4,6 +4,7 @@ Names of images may hold `_2_` themselves (DeepFashion's own do), so a pair's na
 tell where to cut: the images that are there do.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def choose_cut(pair: str, is_there: Callable[[str], bool]) -> tuple[str, str] | 
 def check_unique(pairs: Iterable[tuple[str, str]], where: object) -> None:
     """Refuse pairs whose files would have one name: it carries no suffix, and no cut.
 
+    On macOS and Windows names are one that differ in case or in how letters are composed.
+
     Args:
         pairs: paths of source and target.
         where: what lists them, for the message.
@@ -67,9 +70,11 @@ def check_unique(pairs: Iterable[tuple[str, str]], where: object) -> None:
     """
     paths_of: dict[str, tuple[str, str]] = {}
     for paths in pairs:
-        earlier = paths_of.setdefault(pair_name(*paths), paths)
+        name = pair_name(*paths)
+        earlier = paths_of.setdefault(unicodedata.normalize("NFC", name).casefold(), paths)
         if earlier != paths:
+            anywhere = "" if pair_name(*earlier) == name else " on macOS and Windows"
             raise UserError(
                 f"{where}: the pairs {', '.join(earlier)} and {', '.join(paths)} would both become "
-                f"{pair_name(*paths)}{RESULT_MARK}: rename an image"
+                f"{name}{RESULT_MARK}{anywhere}: rename an image"
             )

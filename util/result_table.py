@@ -3,7 +3,8 @@
 A row is written after its picture, and taken out before the picture is made anew: whatever ends a
 run, a picture with a row is what the row says. Columns: `result` (file), `source`, `target` (names
 of the images), `options` (those that the picture depends on, as JSON), `checkpoint` (SHA-256 of the
-weights).
+weights), `inputs` (what changes with the images and key points; tables of earlier versions have no
+such column).
 """
 
 import argparse
@@ -41,6 +42,7 @@ class ResultRow:
     target: str
     options: str
     checkpoint: str
+    inputs: str = ""
 
     def differences(self, other: "ResultRow") -> list[str]:
         """How this one was made otherwise than `other`, in words; empty when in the same way."""
@@ -53,6 +55,13 @@ class ResultRow:
         for name in sorted((own.keys() & others.keys()) - _NAMES):
             if own[name] != others[name]:
                 found.append(f"--{name} {own[name]} instead of {others[name]}")
+        return found
+
+    def differences_for_pair(self, other: "ResultRow") -> list[str]:
+        """As `differences`, of two results of one pair, whose images may have changed, too."""
+        found = self.differences(other)
+        if self.inputs and self.inputs != other.inputs:
+            found.append("its images or key points were others")
         return found
 
     @property
@@ -102,10 +111,11 @@ def read_table(folder: Path) -> dict[str, ResultRow] | None:
     reader = csv.reader(lines, strict=True)
     rows: dict[str, ResultRow] = {}
     try:
-        if tuple(next(reader, ())) != COLUMNS:
+        columns = tuple(next(reader, ()))
+        if columns not in (COLUMNS, COLUMNS[:-1]):
             return None
         for values in reader:
-            row = ResultRow(*values)
+            row = ResultRow(**dict(zip(columns, values, strict=True)))
             if not isinstance(parse_json(row.options), dict):
                 raise ValueError("options are no JSON object")
             rows[row.result] = row

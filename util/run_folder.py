@@ -29,12 +29,17 @@ def models_of(folder: Path) -> dict[str, str | None]:
     Labels are `latest` and numbers; what is kept of an earlier stage is none of them. The model is
     None where neither a state nor network.json tells it.
     """
-    found = filter(None, (_SAVED.fullmatch(path.name) for path in folder.glob("*.pth")))
     by_record = read_network_record(folder).get("model")
     return {
         label: read_model(folder / f"{label}_state.pth") or by_record
-        for label in sorted({match["label"] for match in found})
+        for label in sorted({match["label"] for _, match in _saved_files(folder)})
     }
+
+
+def _saved_files(folder: Path) -> list[tuple[Path, re.Match]]:
+    """The files of checkpoints that a run goes on to overwrite, and what their names say."""
+    matches = ((path, _SAVED.fullmatch(path.name)) for path in sorted(folder.glob("*.pth")))
+    return [(path, match) for path, match in matches if match]
 
 
 def kept_label(folder: Path, model: str | None) -> str | None:
@@ -139,8 +144,10 @@ def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None
             move_aside(folder)
         else:
             refuse_links(folder)
-        if options.continue_train and earlier_model:
-            keep_stage(folder, earlier_model)
+        if options.continue_train:
+            keep_given(folder, options.which_iter)
+            if earlier_model:
+                keep_stage(folder, earlier_model)
         folder.mkdir(parents=True, exist_ok=True)
         with open(
             folder / "train_opt.txt", "a", encoding="utf-8", errors="backslashreplace"
@@ -164,6 +171,38 @@ def move_aside(folder: Path) -> Path:
     return earlier
 
 
+def keep_given(folder: Path, loaded: str) -> None:
+    """Keep plain network files that no run saved here: put there by hand, downloaded, imported.
+
+    A run that goes on would save over them, or take them for its own. `<label>_net_<key>.pth`
+    without a state becomes `given<N>_<label>_net_<key>.pth`, which `--which_iter=given<N>_<label>`
+    loads; what lies under such a name stays.
+
+    Args:
+        folder: the experiment's folder.
+        loaded: label that the run starts from; its files stay, too, until the run has saved.
+
+    Raises:
+        OSError, UserError: files cannot be written (full disk).
+    """
+    labels = {path: match["label"] for path, match in _saved_files(folder)}
+    given = [p for p, label in labels.items() if not (folder / f"{label}_state.pth").exists()]
+
+    def kept(number: int) -> dict[Path, Path]:
+        return {path: folder / f"given{number}_{path.name}" for path in given}
+
+    number = 1
+    while any(other.exists() and not _is_same(path, other) for path, other in kept(number).items()):
+        number += 1
+    for path, other in kept(number).items():
+        if labels[path] == loaded:
+            _copy(path, other)
+        else:
+            path.replace(other)
+    if given:
+        print(f"checkpoints that no run saved here are kept as {folder}/given{number}_*.pth")
+
+
 def keep_stage(folder: Path, model: str) -> None:
     """Keep the checkpoints of the stage before, whose file names the next stage uses again.
 
@@ -183,13 +222,12 @@ def keep_stage(folder: Path, model: str) -> None:
     kept = {path.name: path for path in folder.glob(f"{model}_*.pth")}
     own = {
         f"{model}_{path.name}": path
-        for path in folder.glob("*.pth")
-        if (match := _SAVED.fullmatch(path.name)) and owners[match["label"]] == model
+        for path, match in _saved_files(folder)
+        if owners[match["label"]] == model
     }
     has_others = any(owner != model for owner in owners.values())
     if has_others or any(
-        name in kept and not filecmp.cmp(path, kept[name], shallow=False)
-        for name, path in own.items()
+        name in kept and not _is_same(path, kept[name]) for name, path in own.items()
     ):
         earlier = move_aside(folder)
         folder.mkdir()
@@ -202,6 +240,10 @@ def keep_stage(folder: Path, model: str) -> None:
             else:
                 path.replace(folder / name)
     print(f"checkpoints of the stage before are kept as {folder}/{model}_*.pth")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return filecmp.cmp(path, other, shallow=False)
 
 
 def _copy(path: Path, other: Path) -> None:
@@ -225,8 +267,8 @@ def drop_old_checkpoints(folder: Path, keep: int | None, saved: int) -> None:
     if keep is None:
         return
     found: dict[int, list[Path]] = {}
-    for path in folder.glob("*.pth"):
-        if (match := _SAVED.fullmatch(path.name)) and match["label"] != "latest":
+    for path, match in _saved_files(folder):
+        if match["label"] != "latest":
             found.setdefault(int(match["label"]), []).append(path)
 
     def age(number: int) -> tuple[bool, int, int]:

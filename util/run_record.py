@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from models.base_model import TrainingStart
-from options.base_options import INPUT_OPTIONS, shaping_options
+from options.base_options import contradiction, weight_options
 from util.errors import UserError
 
-# Options that leave the trained weights as they would be, or that are told in other lines. A run
-# that is made longer is the same run; what the rates do then is told by --niter_decay.
+# Options that leave the trained weights as they would be, or that are told in other lines.
 _UNTOLD = frozenset([
     "debug", "is_train", "name", "model", "checkpoints_dir", "which_iter", "continue_train",
     "init_from", "from_scratch", "gpu_ids", "nThreads", "seed", "batchSize", "serial_batches",
-    "iter_count", "niter", "init_type", "print_freq", "display_freq", "save_latest_freq",
+    "iter_count", "init_type", "print_freq", "display_freq", "save_latest_freq",
     "save_iters_freq", "eval_iters_freq", "eval_pairs", "no_html", "keep_checkpoints",
     "save_failure", "skip_nonfinite", "display_backend", "display_id", "display_server",
     "display_port", "display_env", "display_winsize", "display_single_pane_ncols",
     "start_dashboard", "skip_bad_samples", "max_dataset_size",
 ])  # fmt: skip
 # What the next stage shares with the one before, whose losses and rates are its own.
-_OF_DATA = frozenset(["dataset_mode", "dataroot", "phase", "old_size"])
+_OF_DATA = frozenset(["dataset_mode", "dataroot", "phase", "old_size", "load_size"])
+_LENGTH = frozenset(["niter", "niter_decay"])
 _PATHS = ("dataroot", "vgg_weights")
 
 
@@ -53,12 +53,9 @@ def changes(
         for name in sorted(before.keys() & now.keys())
         if before[name] != now[name] and not _same_path(name, before[name], now[name])
     ]
-    for name in [*INPUT_OPTIONS, *shaping_options(options.model)]:
-        if name in differing:
-            raise UserError(
-                f"--{name}: got {now[name]}, but the weights in {folder} were trained with "
-                f"{before[name]}: give that, or train anew under another --name"
-            )
+    for name in weight_options(options.model):
+        if name in differing and (text := contradiction(options, name, before[name], folder)):
+            raise UserError(text)
     lines = [
         f"{name}: {value}, the checkpoint comes from {start.run[name]}: from here on the data "
         "order or the random numbers are not those of one run without a break"
@@ -66,7 +63,13 @@ def changes(
         if not is_next_stage and start.run.get(name, value) != value
     ]
     told = [name for name in differing if not is_next_stage or name in _OF_DATA]
+    if not any(map(_decays_at_the_end, (before, now))):  # a longer run is the same run
+        told = [name for name in told if name not in _LENGTH]
     return [*lines, *(f"--{name}: {before[name]} until here, now {now[name]}" for name in told)]
+
+
+def _decays_at_the_end(texts: Mapping[str, str]) -> bool:
+    return texts.get("lr_policy") == "lambda" and texts.get("niter_decay") != "0"
 
 
 def _same_path(name: str, first: str, second: str) -> bool:

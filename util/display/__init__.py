@@ -76,6 +76,7 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
     hint = f"to watch it, run in another terminal: {command}"
     if options.start_dashboard and _start_dashboard(server, port, folder / "dashboard.log"):
         hint = f"it is starting, its messages are in {folder / 'dashboard.log'}"
+    history = History.read(folder)
     target = VisdomTarget(
         server=server,
         port=port,
@@ -85,10 +86,10 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
         display_id=options.display_id,
         picture_size=options.display_winsize,
         columns=options.display_single_pane_ncols,
-        clear=not (options.continue_train or options.display_env),
+        clear=not (history.titles() or options.display_env),
         hint=hint,
     )
-    return VisdomDisplay(target, History.read(folder))
+    return VisdomDisplay(target, history)
 
 
 def environment_name(name: str) -> str:

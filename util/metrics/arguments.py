@@ -52,6 +52,8 @@ def without_effect(options: argparse.Namespace, kinds: Mapping[str, FigureKind])
         ("annotation", has_masked, mask_needs),
         ("old_size", has_masked, mask_needs),
         ("trust_keypoints", has_masked, mask_needs),
+        ("missing", has_masked, mask_needs),
+        ("mask_pose", has_masked, mask_needs),
         ("gallery_by", options.gallery, "--gallery"),
     ]
     if options.protocol != "gfla":
@@ -67,10 +69,14 @@ def without_effect(options: argparse.Namespace, kinds: Mapping[str, FigureKind])
         ("imagenet_inception_weights", "imagenet" in networks, "a figure of that network"),
         ("lpips_weights", "lpips" in networks, "a figure of that network"),
     ]
+    given = vars(options) | {
+        "mask_pose": options.mask_pose == "source",
+        "missing": options.missing is not None,
+    }
     return [
         f"--{option} has no effect without {what}"
         for option, has_effect, what in needs
-        if getattr(options, option) and not has_effect
+        if given[option] and not has_effect
     ]
 
 
