@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ DEBUG = "--debug"
 # docs/performance.md.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 _WAITING_VARIABLES = {*WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of the user's choice
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes; no system takes more
 # What takes less memory, most effective first; a program names those that it has.
 _LESS_MEMORY = {
     "--batchSize": "a smaller --batchSize",
@@ -74,6 +76,12 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {text.removesuffix('=--')}: '--' is no value")
         return super().parse_known_args(args, namespace)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        problem = _problem_of(arg_string, action.required)
+        if problem:
+            raise argparse.ArgumentError(action, problem)
+        return super()._get_value(action, arg_string)
+
     def parse_all(self, arguments: list[str] | None = None) -> argparse.Namespace:
         """Parse and refuse unknown options, naming the nearest known one.
 
@@ -113,6 +121,21 @@ class Parser(argparse.ArgumentParser):
         # 0.8: at 0.6, which is usual, --results_dir is taken for --checkpoints_dir.
         nearest = begun or difflib.get_close_matches(got, known, n=1, cutoff=0.8)
         return known[nearest[0]] if nearest else None
+
+
+def _problem_of(text: str, is_required: bool) -> str | None:
+    """What keeps a text from being a value of any option: none is empty, many are paths."""
+    if not text.strip():
+        return "the value is empty: give one" + ("" if is_required else ", or leave it out")
+    if "\0" in text:
+        return "the value holds a byte of zero"
+    lengths = [len(os.fsencode(part)) for part in re.split("[/,]", text)]  # of names, or of a list
+    if max(lengths) > _LONGEST_NAME or sum(lengths) + len(lengths) > _LONGEST_PATH:
+        return (
+            f"{text[:40]!r}… is too long: a name has at most {_LONGEST_NAME} bytes, a path "
+            f"{_LONGEST_PATH}"
+        )
+    return None
 
 
 def run_program(main: Callable[..., int | None], *arguments: object) -> None:

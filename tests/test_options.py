@@ -11,7 +11,7 @@ from helpers import train_options as market_options
 
 from models import find_model
 from options.base_options import options_text
-from options.parser import run_program
+from options.parser import Parser, run_program
 from options.test_options import build_test_parser, parse_test_options
 from options.train_options import build_train_parser, parse_train_options
 from script.options_table import END, START, option_rows, options_markdown, updated
@@ -328,6 +328,54 @@ def test_numbers_out_of_range_are_refused_at_the_option(build, parse, model):
             if option != "--display_id":  # turns visdom off, as 0 does
                 with pytest.raises(UserError, match=option):
                     parse([*chosen, f"{option}={value}"])
+
+
+PROGRAMS = ("train", "test") + tuple(
+    f"script.{path.stem}"
+    for path in (PROJECT / "script").glob("*.py")
+    if path.stem not in ("__init__", "options_table")  # which has no options
+)
+
+
+def parser_of(program, monkeypatch):
+    """The parser with which a program reads its command line, with nothing required."""
+    caught = []
+
+    def parse_all(parser, arguments=None):
+        caught.append(parser)
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Parser, "parse_all", parse_all)
+        patch.setattr("sys.argv", [program])
+        importlib.import_module(program).main()
+    for action in caught[0]._actions:
+        action.required = False
+    return caught[0]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_option_of_any_program_takes_what_is_no_value(program, monkeypatch):
+    """Else an unset $DATA in --dataroot=$DATA writes where the user stands, or is passed over."""
+    parser = parser_of(program, monkeypatch)
+    for action in parser._actions:
+        if action.nargs == 0 or not action.option_strings:
+            continue
+        values = ["", " ", "a" * 300, "a/" * 3000]
+        if any(kind in repr(action.type) for kind in ("whole_number", "real_number", "size")):
+            values += ["nan", "inf", "-inf", "1e39", "1e20", "9" * 5000, "x"]
+        option = action.option_strings[0]
+        for value in values:
+            with pytest.raises(UserError) as error:
+                parser.parse_known_args([f"{option}={value}"])
+            text = str(error.value)
+            assert option in text and "\n" not in text, text
+
+
+def test_a_list_may_be_longer_than_a_name(monkeypatch):
+    names = ",".join(["correctness"] * 60)
+    parser = parser_of("script.plot_losses", monkeypatch)
+    assert parser.parse_known_args(["run", f"--losses={names}"])[0].losses == names
 
 
 def test_a_learning_rate_that_grows_out_of_range_is_refused():
