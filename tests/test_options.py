@@ -330,11 +330,10 @@ def test_numbers_out_of_range_are_refused_at_the_option(build, parse, model):
                     parse([*chosen, f"{option}={value}"])
 
 
-PROGRAMS = ("train", "test") + tuple(
-    f"script.{path.stem}"
-    for path in (PROJECT / "script").glob("*.py")
-    if path.stem not in ("__init__", "options_table")  # which has no options
-)
+PROGRAMS = [
+    *("train", "test"),
+    *(f"script.{path.stem}" for path in (PROJECT / "script").glob("[a-z]*.py")),
+]
 
 
 def parser_of(program, monkeypatch):
