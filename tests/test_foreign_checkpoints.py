@@ -20,6 +20,7 @@ from models.networks.discriminator import ResDiscriminator
 from models.networks.flow_generator import FlowGenerator
 from models.networks.pg2_layouts import LAYOUTS, build_networks
 from models.networks.pose_generator import PoseGenerator
+from util.checkpoints import load_network
 from util.errors import UserError
 from util.pretrained_weights import PretrainedFile
 
@@ -102,6 +103,9 @@ WRAPPED = {
     "the generator of stage 2 below net_G": lambda s: {
         **prefixed("net_G.", s), "net_G.source.a": torch.ones(1),
     },
+    "without the name of its only part": lambda s: {
+        "state_dict": {name.removeprefix("flow_net."): value for name, value in s.items()}
+    },
     "plain values of trainers": lambda s: {
         "state_dict": s, "opt": argparse.Namespace(lr=1), "loss": np.float64(2),
         "history": np.arange(3.0),
@@ -150,8 +154,6 @@ def test_training_goes_on_from_wrapped_weights(flow, tmp_path):
 
 
 def test_a_network_that_has_such_a_name_keeps_it(tmp_path):
-    from util.checkpoints import load_network
-
     network = nn.ModuleDict({"module": nn.Linear(2, 2)})
     torch.save(network.state_dict(), tmp_path / "a.pth")
     assert not load_network(network, tmp_path / "a.pth").missing
@@ -170,6 +172,14 @@ def test_another_network_is_still_none_of_ours(model, tmp_path):
     ):
         message = message_of(lambda content=content: load(model, tmp_path, content))
         assert "latest_net_G.pth" in message and "fits this network" in message
+
+
+def test_a_flow_estimator_by_itself_is_a_part_of_stage_2(flow, tmp_path):
+    torch.save({name.removeprefix("flow_net."): v for name, v in flow.items()}, tmp_path / "a.pth")
+    network = PoseGenerator(attn_layer=[2], kernel_size={2: 3})
+    report = load_network(network, tmp_path / "a.pth")
+    assert len(report.taken) == len(flow) and not report.left_over
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in flow.items())
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, {"model": {"lr": 0.5}}, [1, 2]])

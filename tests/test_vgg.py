@@ -113,6 +113,16 @@ def test_weights_from_a_file_with_a_classifier(tmp_path, vgg):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
+def test_weights_of_the_features_alone(tmp_path, vgg):
+    """Saved of torchvision's `features`, whose names begin with the number."""
+    state = {name.removeprefix("features."): v + 1 for name, v in vgg.state_dict().items()}
+    assert "0.weight" in state
+    path = tmp_path / "vgg19.pth"
+    torch.save({**state, "36.weight": torch.zeros(3)}, path)
+    for name, value in VGG19Features(str(path)).state_dict().items():
+        assert torch.equal(value, state[name.removeprefix("features.")])
+
+
 def test_clear_message_for_files_that_do_not_serve(tmp_path, vgg):
     state = vgg.state_dict()
     incomplete = {k: v for k, v in state.items() if k != "features.34.weight"}

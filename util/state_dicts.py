@@ -119,7 +119,7 @@ def _nested(
 
 
 def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """The candidate itself, and its parts under one prefix that look like the network."""
+    """The candidate itself, its parts that look like the network, and it as a part of that."""
     yield candidate
     prefixes = {
         name[:end]: None
@@ -139,6 +139,14 @@ def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[
             outside = (name for name in candidate.tensors if not name.startswith(prefix))
             beside = list(dict.fromkeys(name.partition(".")[0] for name in outside))
             yield _Candidate(candidate.keys, prefix, tensors, [*candidate.others, *beside])
+    if candidate.tensors.keys() & wanted.keys():
+        return
+    # Of a part that was saved by itself, such as VGG's features, the names lack the part's.
+    for prefix in dict.fromkeys(name[:end] for name in wanted for end in _starts_of_parts(name)):
+        tensors = {f"{prefix}{name}": value for name, value in candidate.tensors.items()}
+        part = [name for name in wanted if name.startswith(prefix)]
+        if all(name in tensors and tensors[name].shape == wanted[name].shape for name in part):
+            yield _Candidate(candidate.keys, "", tensors, candidate.others)
 
 
 def _starts_of_parts(name: str) -> Iterator[int]:
