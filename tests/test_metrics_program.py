@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -277,6 +278,22 @@ def test_greyscale_and_transparency_are_said(sets: Path) -> None:
     expected = np.abs(grey[..., None].astype(float) - truth).mean() / 255
     assert float(rows["p0_2_p1_vis.png"]["L1"]) == pytest.approx(expected, rel=1e-12)
     assert float(rows["p1_2_p2_vis.png"]["L1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "figure"),
+    [("lpips", "LPIPS"), ("torch_fidelity.feature_extractor_inceptionv3", "FID_standard")],
+)
+def test_without_a_package_the_other_figures_are_there(
+    sets: Path, monkeypatch, capsys, module: str, figure: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    report = run(sets, f"--figures=SSIM,{figure}", real=True, code=1)
+    assert list(report["figures"]) == ["SSIM"]
+    (left_out,) = report["left_out"]
+    package = module.partition(".")[0].replace("_", "-")
+    assert left_out["figure"] == figure and f"pip install {package}" in left_out["reason"]
+    assert f"left out: {figure}: {package} is not installed" in capsys.readouterr().out
 
 
 def test_one_image_has_no_fid(sets: Path, quick_networks: None) -> None:

@@ -504,14 +504,24 @@ def test_a_display_whose_package_is_missing_is_left_out(monkeypatch, capsys, bac
     assert text.count("\n") == 1 and f"without {backend}: {backend} is not installed" in text
 
 
-def test_a_package_that_is_missing_is_one_line(capsys):
+@pytest.mark.parametrize(
+    ("module", "package", "advice"),
+    [
+        ("skimage.draw", "scikit-image", "or pip install scikit-image\n"),
+        ("google.protobuf", "protobuf", "or pip install protobuf\n"),
+        ("visdom", "visdom", "or run bash script/setup.sh\n"),  # pip alone fails to build it
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(capsys, module, package, advice):
     def main():
-        raise ModuleNotFoundError(name="skimage.draw")
+        raise ModuleNotFoundError(name=module)
 
     with pytest.raises(SystemExit) as end:
         run_program(main)
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("error: scikit-image is not installed")
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {package} is not installed") and text.endswith(advice)
+    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize(
