@@ -47,7 +47,7 @@ def add_test_options(parser: Parser) -> None:
     group.add_argument(
         "--skip_existing",
         action="store_true",
-        help="leave out pairs whose result of the same weights and options is there already",
+        help="leave out pairs whose result is there, of the same weights, options and images",
     )
 
 

@@ -38,7 +38,7 @@ def add_train_options(parser: Parser) -> None:
         type=run_and_label,
         metavar="RUN[:LABEL]",
         help="go on from the checkpoint of another run, under the new --name [stage 1's where "
-        "stage 2 is to start, else latest]",
+        "stage 2 is to start, else latest]; GFLA's may be of another --load_size",
     )
     group.add_argument(
         "--from_scratch",
