@@ -26,6 +26,7 @@ from util.checkpoints import (
 from util.device import choose_device
 from util.errors import UserError
 from util.network_record import as_argument
+from util.optimizer_states import load_optimizer
 
 Batch = Mapping[str, Tensor | list[str]]
 _LOADING_ATTEMPTS = 5
@@ -498,20 +499,13 @@ class BaseModel(ABC):
                 run=state.get("run", {}),
             )
         for name, optimizer in self.optimizers.items():
-            rates = [group["initial_lr"] for group in optimizer.param_groups]
-            is_fused = optimizer.defaults.get("fused")
             try:
-                for group in state["optimizers"][name]["param_groups"]:
-                    group["fused"] = is_fused  # how it is computed is this run's choice
-                optimizer.load_state_dict(state["optimizers"][name])
-            except (KeyError, ValueError) as error:
+                load_optimizer(optimizer, state["optimizers"].get(name))
+            except ValueError as error:
                 raise UserError(
-                    f"{state_path}: its optimiser {name} is of another network; give "
-                    "the options it was trained with, or move the file away to start it fresh"
+                    f"{state_path}: its optimiser {name} does not fit ({error}); give the options "
+                    "it was trained with, or move the file away to start it fresh"
                 ) from error
-            # The file's learning rate came with it; the one of the options counts.
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["initial_lr"] = rate
         as_before = f"optimisers: as after iteration {state['iteration']}"
         return TrainingStart(
             [*lines, as_before], state["iteration"], networks=loaded, run=state.get("run", {})

@@ -3,43 +3,27 @@
 Who reads a checkpoint changes nothing in its folder.
 """
 
-import argparse
 import contextlib
 import io
 import os
-import pickle
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from util.checkpoint_integrity import verify_zip_checksums
 from util.errors import UserError
 from util.file_kinds import foreign_kind
-from util.files import written_whole
+from util.files import regular_file, written_whole
 from util.safetensors_files import is_safetensors, read_safetensors
-from util.state_dicts import find_state_dict
+from util.state_dicts import converted, find_state_dict
+from util.torch_files import read_torch_file
 
-# What trainers save beside the weights: options, counters, losses. To make these runs nothing.
-_PLAIN_VALUES = [
-    argparse.Namespace,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["All"]},
-    *(
-        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
-        for core in ("core", "_core")  # of NumPy 1 and 2
-        for value, name in ((np.float64(0), "scalar"), (np.zeros(1), "_reconstruct"))
-    ),
-]
 # How files end that may hold weights.
 _LIKE_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".zip", ".safetensors")
+_LAST_ITERATION = 1 << 53
 
 
 @dataclass
@@ -141,6 +125,8 @@ def _write(path: Path, content: object) -> None:
 
 def _read(path: Path) -> object:
     if not path.is_file():
+        if path.exists() and not path.is_dir():
+            regular_file(path)  # says what it is
         raise UserError(f"no checkpoint {path}{_instead(path)}")
     try:
         kind = foreign_kind(path)
@@ -148,27 +134,7 @@ def _read(path: Path) -> object:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     if kind:
         raise UserError(f"cannot read the checkpoint {path}: it is {kind}")
-    if is_safetensors(path):
-        return read_safetensors(path)
-    verify_zip_checksums(path)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
-            warnings.simplefilter("ignore")  # about forms of pickle, which it reads or refuses
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except pickle.UnpicklingError as error:
-        # torch's own text advises weights_only=False, which would run what the file holds.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UserError(
-            f"cannot read the checkpoint {path}: it is no PyTorch file, or holds more than tensors"
-            + (f" ({found[1]}): ask its author for the state dict alone" if found else "")
-        ) from error
-    except Exception as error:  # torch.load raises many kinds for a file that is cut off or garbled
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"cannot read the checkpoint {path}: it is cut off or damaged ({reason[:120]})"
-        ) from error
+    return read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
 
 
 def _instead(path: Path) -> str:
@@ -251,7 +217,7 @@ def take_weights(
         advise: given the shapes in the file, says what to do when they do not fit.
 
     Raises:
-        UserError: no name in common, a tensor of another shape, NaN or infinity.
+        UserError: no name in common, a tensor of another shape or kind, NaN or infinity.
     """
     wanted = network.state_dict()
     found = {**_shared_by_other_names(network, found), **found}
@@ -274,12 +240,11 @@ def take_weights(
                 f"{source}: {name} has shape {list(found[name].shape)}, "
                 f"expected {list(wanted[name].shape)}; {advise(report.shapes)}"
             )
-        if not found[name].isfinite().all():
-            raise UserError(
-                f"{source}: {name} holds NaN or infinite numbers; take an older checkpoint "
-                "(--which_iter)"
-            )
-    network.load_state_dict({name: found[name] for name in taken}, strict=False)
+    try:
+        tensors = {name: converted(found[name], wanted[name].dtype, name) for name in taken}
+    except ValueError as error:
+        raise UserError(f"{source}: {error}; take an older checkpoint (--which_iter)") from None
+    network.load_state_dict(tensors, strict=False)
     return report
 
 
@@ -311,9 +276,10 @@ def load_training_state(path: Path) -> dict | None:
     if not path.exists():
         return None
     state = _read(path)
-    if not isinstance(state, dict) or not {"model", "iteration", "optimizers"} <= state.keys():
+    if problem := _state_problem(state):
         raise UserError(
-            f"{path} is not a training state: move it away to start with fresh optimisers"
+            f"{path} is not a training state ({problem}): move it away to start with fresh "
+            "optimisers"
         )
     if isinstance(networks := state.get("networks"), dict):
         state["networks"] = {
@@ -323,16 +289,46 @@ def load_training_state(path: Path) -> dict | None:
     return state
 
 
+def _state_problem(state: Any) -> str | None:
+    """What keeps the content of a file from being a training state."""
+    if not isinstance(state, dict) or not {"model", "iteration", "optimizers"} <= state.keys():
+        return "it lacks the model, the iteration or the optimisers"
+    from models import model_names  # models are made of networks that this module reads
+
+    # The name becomes part of file names.
+    if state["model"] not in model_names():
+        return "its model is none of " + ", ".join(model_names())
+    iteration, networks = state["iteration"], state.get("networks", {})
+    if type(iteration) is not int or not 0 <= iteration < _LAST_ITERATION:
+        return "its iteration is no number of steps"
+    if not isinstance(state["optimizers"], dict):
+        return "its optimisers have no names"
+    if not isinstance(networks, dict | list) or not all(isinstance(key, str) for key in networks):
+        return "its networks have no names"
+    run = state.get("run", {})
+    options = run.get("options", {}) if isinstance(run, dict) else None
+    if not isinstance(options, dict) or not all(
+        isinstance(text, str) for pair in options.items() for text in pair
+    ):
+        return "its options are no texts"
+    if not all(
+        isinstance(value, bool | int | str) for key, value in run.items() if key != "options"
+    ):
+        return "its settings are neither numbers nor texts"
+    return None
+
+
 def read_model(path: Path) -> str | None:
     """The model that a training state is of; None without the file, or where it cannot tell."""
-    try:
-        # Mapped, not read: a state holds gigabytes, and this is asked of every one in a folder.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return str(state["model"])
-    except MemoryError:
-        raise
-    except Exception:  # told when it is loaded; here it is one of several files
+    if not path.is_file():
         return None
+    try:
+        # Not the numbers: a state holds gigabytes, and this is asked of every one in a folder.
+        state = read_torch_file(path, only_structure=True)
+    except UserError:  # told when it is loaded; here it is one of several files
+        return None
+    model = state.get("model") if isinstance(state, dict) else None
+    return model if isinstance(model, str) else None
 
 
 def network_source(state_path: Path, key: str) -> str:

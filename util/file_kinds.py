@@ -3,6 +3,8 @@
 import zipfile
 from pathlib import Path
 
+from util.zip_archives import open_archive
+
 _PACKED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -62,10 +64,10 @@ def foreign_kind(path: Path) -> str | None:
 def _foreign_zip(path: Path) -> str | None:
     """The same for a zip archive, which torch.save writes, too."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, open_archive(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return None  # damaged: its checksums are looked at elsewhere
+        return None  # damaged: told where it is read
     last_parts = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in last_parts:
         return (

@@ -132,6 +132,12 @@ class ResultWriter:
 
     def write(self, batch: Batch, prediction: Prediction) -> None:
         """Write a batch; each result after what lies beside it, and the rows of the table last."""
+        if not prediction.image.isfinite().all():
+            raise UserError(
+                f"the network makes NaN or infinite numbers of {batch['P1_path'][0]} or a pair of "
+                "its batch, no picture: its weights are spoiled; take another checkpoint "
+                "(--which_iter)"
+            )
         results = to_uint8(prediction.image)
         inputs = self._inputs(batch) if self.options.save_input else {}
         extras = {name: to_uint8(picture) for name, picture in prediction.extras.items()}

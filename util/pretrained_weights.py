@@ -16,6 +16,7 @@ from torch import Tensor
 
 from util.checkpoints import read_state_dict
 from util.errors import UserError
+from util.state_dicts import converted
 
 # Per address of the server and per read, in seconds; looking up its name has the system's own.
 DOWNLOAD_TIMEOUT = 10.0
@@ -124,8 +125,12 @@ class PretrainedFile:
         }
         self._check(path, state, wanted)
         shown = f"sha256 {digest[:SHOWN_DIGITS]}…"
+        try:
+            tensors = {name: converted(state[name], torch.float32, name) for name in wanted}
+        except ValueError as error:
+            raise UserError(f"{self.option}={path}: {error}; take another file") from None
         return LoadedWeights(
-            {name: state[name].float() for name in wanted},
+            tensors,
             f"published weights ({shown})"
             if published
             else f"{path.name} ({shown}, not the published weights)",

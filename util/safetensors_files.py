@@ -7,6 +7,9 @@ from torch import Tensor
 
 from util.errors import UserError
 
+# Of the JSON text that a file begins with: some 20,000 tensors.
+_MAX_HEADER_BYTES = 1 << 22
+
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as that format does: the length of a JSON text, and its brace."""
@@ -19,8 +22,15 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors onto the CPU.
 
     Raises:
-        UserError: the package is not installed, or the file is cut off or damaged.
+        UserError: the package is not installed, or the file is cut off, damaged or beyond the limit.
     """
+    with open(path, "rb") as file:
+        (header,) = struct.unpack("<Q", file.read(8))
+    if header > _MAX_HEADER_BYTES:
+        raise UserError(
+            f"cannot read the checkpoint {path}: its header has {header:,} bytes, "
+            f"{_MAX_HEADER_BYTES:,} is the most that is read"
+        )
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -31,7 +41,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot read the checkpoint {path}: it is cut off or damaged ({error}); copy it again"
         ) from None

@@ -4,9 +4,12 @@ Trainers wrap them: in dictionaries beside optimisers, counters and other networ
 `net_G`), and in prefixes of their names (`module.`, `_orig_mod.`, `net_G.`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
+import torch
 from torch import Tensor
 
 from util.errors import UserError
@@ -15,6 +18,8 @@ from util.errors import UserError
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel, no weight
 _DEEPEST = 4
+_PREFIXES = 16  # of one dictionary that may be the network; those with most of its names
+_SHOWN = 8
 
 
 @dataclass
@@ -53,6 +58,25 @@ class _Candidate:
         return ", ".join(filter(None, (*self.keys, self.prefix)))
 
 
+def converted(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """A tensor out of a file as the type that takes it.
+
+    Args:
+        value: any tensor.
+        dtype: of the network's own; numbers with a fraction stay such, whole ones whole.
+        name: for messages.
+
+    Raises:
+        ValueError: a tensor of another kind; NaN, infinity, or numbers that the type cannot hold.
+    """
+    if value.is_complex() or value.is_floating_point() != dtype.is_floating_point:
+        raise ValueError(f"{name} holds numbers of {value.dtype}, {dtype} was expected")
+    result = value.to(dtype)
+    if not result.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite numbers, or some beyond {dtype}")
+    return result
+
+
 def find_state_dict(
     content: object, source: str, wanted: Mapping[str, Tensor] | None = None
 ) -> StateDict:
@@ -68,7 +92,7 @@ def find_state_dict(
     """
     # A network of which such a part is a real one keeps it.
     wrappers = _WRAPPERS - {part for name in wanted or () for part in name.split(".")}
-    found = [one for one in _nested(content, source, wrappers) if one.tensors]
+    found = [one for one in _nested(content, source, wrappers, set()) if one.tensors]
     if not found:
         raise UserError(
             f"{source} holds no state dict (names and tensors){_keys_there(content)}: is it a "
@@ -96,13 +120,17 @@ def _nested(
     content: object,
     source: str,
     wrappers: set[str],
+    seen: set[int],
     keys: tuple[str, ...] = (),
     others: tuple[str, ...] = (),
 ) -> Iterator[_Candidate]:
-    """Every dictionary of named values, with the keys that lead to it."""
+    """Every dictionary of named values, with the keys that lead to it; each once."""
     # The states of optimisers have numbers for names.
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         return
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -114,26 +142,28 @@ def _nested(
     yield _Candidate(keys, "", plain, list(others))
     if len(keys) < _DEEPEST:
         for key, value in content.items():
-            beside = tuple(other for other in content if other != key)
-            yield from _nested(value, source, wrappers, (*keys, key), (*others, *beside))
+            if not isinstance(value, Mapping):
+                continue
+            beside = islice((other for other in content if other != key), _SHOWN + 1)
+            yield from _nested(value, source, wrappers, seen, (*keys, key), (*others, *beside))
 
 
 def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
     """The candidate itself, its parts that look like the network, and it as a part of that."""
     yield candidate
-    prefixes = {
-        name[:end]: None
+    deepest = max((name.count(".") for name in wanted), default=0)
+    counts = Counter(
+        name[:end]
         for name in candidate.tensors
-        for end in _starts_of_parts(name)
+        for end in _starts_of_parts(name)[-deepest - 1 :]
         if name[end:] in wanted
-    }
-    for prefix in prefixes:
+    )
+    for prefix, hits in counts.most_common(_PREFIXES):
         tensors = {
             name.removeprefix(prefix): value
             for name, value in candidate.tensors.items()
             if name.startswith(prefix)
         }
-        hits = len(tensors.keys() & wanted.keys())
         # Parts of another network have a few names in common with this one.
         if 2 * hits > len(wanted) or hits == len(tensors):
             outside = (name for name in candidate.tensors if not name.startswith(prefix))
@@ -149,8 +179,8 @@ def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[
             yield _Candidate(candidate.keys, "", tensors, candidate.others)
 
 
-def _starts_of_parts(name: str) -> Iterator[int]:
-    return (position + 1 for position, letter in enumerate(name) if letter == ".")
+def _starts_of_parts(name: str) -> list[int]:
+    return [position + 1 for position, letter in enumerate(name) if letter == "."]
 
 
 def _keys_there(content: object) -> str:
@@ -160,7 +190,7 @@ def _keys_there(content: object) -> str:
 
 
 def _shown(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _choice(found: list[_Candidate], source: str) -> str:
@@ -170,7 +200,9 @@ def _choice(found: list[_Candidate], source: str) -> str:
     code = f"torch.load('{source}', weights_only=True){taken}"
     if example.prefix:
         code = f"{{k: v for k, v in {code}.items() if '{example.prefix}' in k}}"
-    places = " and under ".join(f"'{one.place}'" if one.place else "no key" for one in found)
+    places = " and under ".join(
+        f"'{one.place}'" if one.place else "no key" for one in found[-_SHOWN:]
+    )
     return (
         f"{source} holds several networks that would do, under {places}: make a file of the one to "
         f'use and put it in its place, such as: python -c "import torch; torch.save({code}, '

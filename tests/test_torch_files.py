@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from util.checkpoint_integrity import verify_zip_checksums
 from util.errors import UserError
+from util.torch_files import read_torch_file
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def _data_start(path: Path, record: str) -> int:
 
 
 def test_a_whole_file_passes(checkpoint: Path) -> None:
-    verify_zip_checksums(checkpoint)
+    read_torch_file(checkpoint)
 
 
 def test_a_flipped_bit_of_a_weight_is_found_where_torch_loads_it(checkpoint: Path) -> None:
@@ -37,24 +37,26 @@ def test_a_flipped_bit_of_a_weight_is_found_where_torch_loads_it(checkpoint: Pat
     _flip(checkpoint, _data_start(checkpoint, record) + 4 * 2000)
     weight = torch.load(checkpoint, weights_only=True)["weight"]
     assert not torch.equal(weight, torch.arange(4000.0)), "torch checks now: this file can go"
-    with pytest.raises(UserError, match=rf"{checkpoint}: it is damaged .*{record}.*--which_iter"):
-        verify_zip_checksums(checkpoint)
+    with pytest.raises(
+        UserError, match=rf"{checkpoint}: it is cut off or damaged .*{record}.*--which_iter"
+    ):
+        read_torch_file(checkpoint)
 
 
 @pytest.mark.parametrize("kept", [10, 5000, -1, -30])
 def test_a_cut_off_file_is_told(checkpoint: Path, kept: int) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(UserError, match="cut off or damaged") as raised:
-        verify_zip_checksums(checkpoint)
+        read_torch_file(checkpoint)
     assert "\n" not in str(raised.value)
 
 
 def test_files_without_checksums_pass(tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
-    verify_zip_checksums(path)
+    read_torch_file(path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.pth: cannot be read"):
-        verify_zip_checksums(tmp_path / "absent.pth")
+        read_torch_file(tmp_path / "absent.pth")
