@@ -7,10 +7,8 @@ import zipfile
 
 import pytest
 import torch
-from helpers import train_options
 from torch import nn
 
-from models import create_model
 from util.checkpoints import load_network, load_training_state, read_model, read_state_dict
 from util.errors import UserError
 from util.optimizer_states import load_optimizer
@@ -78,7 +76,7 @@ HOSTILE = {
     "a long number": ({"program": b"\x80\x02}\x8b\xff\xff\xff\x7f"}, "cut off"),
     "no stack": ({"program": b"\x80\x02R."}, "takes more than there is"),
     "no list": ({"program": b"}K\x01a."}, "no list"),
-    "a tuple for a key": ({"program": b"}" + b")\x85" * 99 + b"K\x01s."}, "a key is no number"),
+    "a tuple for a key": ({"program": b"})" + b"\x85" * 99 + b"K\x01s."}, "a key is neither"),
     "a long key": ({"program": b"}X\xe8\x03\0\0" + b"k" * 1000 + b"K\x01s."}, "up to 500"),
     "a far memo": ({"program": b"}r\xff\xff\xff\xff" + b"0" * 9 + b"."}, "POP"),
     "other operation": ({"program": b"\x80\x02\x82\x01."}, "EXT1"),
@@ -92,7 +90,12 @@ def test_hostile_archives(path, changes, part):
 
 
 def test_a_directory_of_many_records(path):
-    write(path, tensor_program(), [(str(number), b"") for number in range(40_000)])
+    write(path, tensor_program())
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(40):  # comments stand in the directory, too
+            record = zipfile.ZipInfo(f"x/{number}")
+            record.comment = b" " * 60_000
+            archive.writestr(record, b"")
     assert "its directory of records" in message_of(read_state_dict, path)
 
 
@@ -113,8 +116,7 @@ def test_too_many_operations(path):
 def test_a_list_given_often_does_not_grow(path):
     """What Python 2 wrote: OrderedDict([(key, value), …]), here again and again of one list."""
     pairs = b"](" + b"".join(b"K" + bytes([number]) + b"N\x86" for number in range(250)) + b"e"
-    program = b"\x80\x02ccollections\nOrderedDict\nq\0" + pairs + b"\x85q\x01R0"
-    program = program.replace(b"R0", b"R")
+    program = b"\x80\x02ccollections\nOrderedDict\nq\0" + pairs + b"\x85q\x01R"
     one = program + b"."
     write(path, one, [])
     assert "holds no state dict" in message_of(read_state_dict, path)
@@ -132,8 +134,8 @@ def test_dictionaries_that_are_shared_at_every_level(path):
 
 def test_many_prefixes(path):
     """One part of the names for every tensor, and each could be the network's prefix."""
-    torch.save({f"{number}.weight": torch.ones(1) for number in range(5000)}, path)
-    network = nn.Linear(1, 1, bias=False)
+    torch.save({f"{number}.weight": torch.ones(1) for number in range(500)}, path)
+    network = nn.LayerNorm(1, bias=False)
     assert "several networks" in message_of(load_network, network, path)
 
 
@@ -298,7 +300,7 @@ MOMENTS = {
     "steps in words": lambda: changed(step="two"),
     "many steps": lambda: changed(step=torch.ones(2)),
     "more": lambda: changed(max_exp_avg_sq=torch.ones(3, 2)),
-    "another parameter": lambda: changed(-1, **adam_state()["state"][1]),
+    "another parameter": lambda: {**adam_state(), "state": {-1: adam_state()["state"][1]}},
     "fewer": lambda: {**adam_state(), "param_groups": []},
     "no group": lambda: {**adam_state(), "param_groups": [3]},
     "no state": lambda: {"state": 3, "param_groups": adam_state()["param_groups"]},
@@ -323,17 +325,3 @@ def test_moments_that_share_their_memory_are_kept_apart():
             parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert optimizer.state[optimizer.param_groups[0]["params"][0]]["exp_avg"].is_contiguous()
-
-
-def test_a_path_for_a_model_writes_nothing(tmp_path):
-    """The kept files of an earlier stage carry its name."""
-    model = create_model(
-        train_options("--model=poseflownet", "--attn_layer=2", "--kernel_size=2=3")
-    )
-    folder = tmp_path / "result" / "run"
-    model.save(folder, "latest", 3)
-    state = torch.load(folder / "latest_state.pth", weights_only=True)
-    torch.save({**state, "model": "../../stolen"}, folder / "latest_state.pth")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert "its model is none of" in message_of(model.load_for_training, folder, "latest")
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

@@ -46,7 +46,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
 
 def _checked(parameter: Tensor, saved: Any, key: str, number: int) -> Tensor | None:
     name = f"{key} of parameter {number}"
-    if saved is None:
+    if saved is None and key == "momentum_buffer":
         return None
     if key == "step":
         return torch.tensor(_steps(saved, name), dtype=torch.float32)

@@ -22,7 +22,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors onto the CPU.
 
     Raises:
-        UserError: the package is not installed, or the file is cut off, damaged or beyond the limit.
+        UserError: the package is not installed, or the file is cut off, damaged or too large.
     """
     with open(path, "rb") as file:
         (header,) = struct.unpack("<Q", file.read(8))
