@@ -1,5 +1,6 @@
 """Turning a TensorFlow checkpoint of PG2 into this project's checkpoint files."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from models.networks.pg2_layouts import LAYOUTS, build_networks
 from models.networks.pg2_names import Rearrange, tensorflow_weights
 from models.pg2_model import IMAGE_CHANNELS
 from util.checkpoints import save_checkpoint
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.files import written_whole
 from util.network_record import write_network_record
 from util.run_folder import holds_run, models_of
 from util.run_lock import RunLock
+from util.state_dicts import converted
 from util.tensorflow_checkpoint import (
     TensorFlowCheckpoint,
     TensorFlowV1Checkpoint,
@@ -31,6 +33,8 @@ WIDTHS = {
     "z_num": "Pose_AE/G/fully_connected/biases",
     "ndf": "Discriminator.1/Discriminator.1.Biases",
 }
+MAX_WIDTH = 1024
+MAX_UNUSED = 4  # bytes of the variables that no network reads, for each byte of the others
 # Kinds of variables that no network reads, by how their names end.
 UNUSED_KINDS = {
     "optimiser slots": ("/Adam", "/Adam_1"),
@@ -80,7 +84,9 @@ class ConvertedCheckpoint:
             count = sum(tensor.numel() for tensor in weights.values())
             lines.append(f"{name}: {len(weights)} tensors, {count:,} parameters")
         for kind, names in self.unused.items():
-            lines.append(f"not used: {len(names)} {kind}, such as {', '.join(names[:2])}")
+            lines.append(
+                f"not used: {len(names)} {kind}, such as {printable(', '.join(names[:2]))}"
+            )
         return lines
 
 
@@ -105,12 +111,19 @@ def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
             f"such as '{missing[0]}'"
         )
     options = {option: _last_dimension(checkpoint, name) for option, name in WIDTHS.items()}
-    pose_channels = checkpoint.variables["Pose_AE/G/Conv/weights"].shape[-2:-1]
+    pose_channels = sum(checkpoint.variables["Pose_AE/G/Conv/weights"].shape[-2:-1])
+    structure_nc = pose_channels - IMAGE_CHANNELS
+    for option, width in {**options, "structure_nc": structure_nc}.items():
+        if not 1 <= width <= MAX_WIDTH:
+            raise UserError(
+                f"{checkpoint.prefix}: its networks would have --{option}={width}, 1 to "
+                f"{MAX_WIDTH} are read: is this PG2?"
+            )
     with torch.device("meta"):
         networks = build_networks(
             LAYOUTS[chosen],
             LAYOUTS[chosen].size,
-            structure_nc=sum(pose_channels) - IMAGE_CHANNELS,
+            structure_nc=structure_nc,
             **options,
         )
     wanted = {name: network.state_dict() for name, network in networks.items()}
@@ -120,13 +133,20 @@ def convert_checkpoint(prefix: str | Path) -> ConvertedCheckpoint:
             checkpoint, name, weight.rearrange, wanted[weight.network][weight.parameter].shape,
             f"{weight.network}'s {weight.parameter} in the {chosen} layout with {options}",
         )  # fmt: skip
+    steps = [name for name in STEP_NAMES if name in checkpoint.variables]
+    iteration = _iteration(checkpoint, steps[0]) if steps else None
     unused: dict[str, list[str]] = {}
+    used_bytes = sum(checkpoint.variables[name].nbytes for name in weights[chosen])
+    all_bytes = sum(variable.nbytes for variable in checkpoint.variables.values())
+    if all_bytes - used_bytes > MAX_UNUSED * used_bytes:
+        raise UserError(
+            f"{checkpoint.prefix}: holds {all_bytes:,} bytes, of which PG2 has {used_bytes:,}: "
+            "is this PG2?"
+        )
     for name in checkpoint.variables:
         if name not in weights[chosen]:
             checkpoint.read(name)  # a damaged file is not to be trusted, wherever the damage is
             unused.setdefault(_unused_kind(name) or "others", []).append(name)
-    steps = [name for name in STEP_NAMES if name in checkpoint.variables]
-    iteration = int(checkpoint.read(steps[0])) if steps else None
     return ConvertedCheckpoint(chosen, options, iteration, found, unused)
 
 
@@ -179,6 +199,13 @@ def _last_dimension(checkpoint: AnyCheckpoint, name: str) -> int:
     return shape[-1]
 
 
+def _iteration(checkpoint: AnyCheckpoint, name: str) -> int:
+    value = checkpoint.read(name)
+    if value.shape or value.dtype.kind not in "iu" or not 0 <= value < 1 << 53:
+        raise UserError(f"{checkpoint.prefix}: '{name}' is no number of steps")
+    return int(value)
+
+
 def _convert(
     checkpoint: AnyCheckpoint,
     name: str,
@@ -189,6 +216,8 @@ def _convert(
     variable = checkpoint.variables[name]
     misfit = f"{checkpoint.prefix}: '{name}' has shape {list(variable.shape)}"
     try:
+        if math.prod(variable.shape) != math.prod(shape):
+            raise ValueError
         # One number that looks like many: the shape is found before anything is read.
         arranged = rearrange(np.broadcast_to(np.float32(0), variable.shape)).shape
     except ValueError:
@@ -198,4 +227,7 @@ def _convert(
     array = checkpoint.read(name)
     if array.dtype.kind != "f":
         raise UserError(f"{misfit} of {array.dtype}, numbers with a fraction were expected")
-    return torch.from_numpy(np.array(rearrange(array), dtype=np.float32))
+    try:
+        return converted(torch.from_numpy(np.array(rearrange(array))), torch.float32, f"'{name}'")
+    except ValueError as error:
+        raise UserError(f"{checkpoint.prefix}: {error}: take another one") from None

@@ -226,3 +226,10 @@ def write_v1(prefix: Path, variables, shards: int = 0, packed=True, cuts=None, l
         ending = f"-{shard:05d}-of-{shards:05d}" if shards else ""
         write_table(Path(f"{prefix}{ending}"), records)
     return prefix
+
+
+def noted(folder: Path, path: str) -> None:
+    """The file in which TensorFlow notes its newest checkpoint."""
+    (folder / "checkpoint").write_text(
+        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "old"\n'
+    )

@@ -11,6 +11,7 @@ from tensorflow_files import (
     entry,
     golden_checkpoint,
     golden_json,
+    noted,
     snappy,
     write_checkpoint,
     write_partitioned,
@@ -248,11 +249,11 @@ def test_values_that_are_not_read(tmp_path):
     records = {
         "": b"\x08\x01",
         "sliced": entry(array, 0) + b"\x3a\x00",
-        "text": entry(array, 0, kind="string"),
-        "too large": entry(array.view(np.float16), 0, kind="float32"),
+        "text": entry(array, 16, kind="string"),
+        "too large": entry(array.view(np.float16), 32, kind="float32"),
     }
     write_table(tmp_path / "model.index", records)
-    (tmp_path / "model.data-00000-of-00001").write_bytes(array.tobytes())
+    (tmp_path / "model.data-00000-of-00001").write_bytes(array.tobytes() * 3)
     checkpoint = TensorFlowCheckpoint(tmp_path / "model")
     assert checkpoint.variables["text"] == Variable((4,), "string")
     for name, reason in (
@@ -341,12 +342,6 @@ def test_snappy():
             decompress(damaged)
 
 
-def noted(folder, path):
-    (folder / "checkpoint").write_text(
-        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "old"\n'
-    )
-
-
 @pytest.mark.parametrize("note", ["model.ckpt-7", "/of/another/machine/model.ckpt-7",
                                   "C:\\\\runs\\\\model.ckpt-7", None])  # fmt: skip
 @pytest.mark.parametrize("write", [write_checkpoint, write_v1])
@@ -374,7 +369,7 @@ def test_what_names_no_checkpoint_is_told_what_is_there(tmp_path):
 
     assert "no TensorFlow checkpoint in it" in message(tmp_path)
     noted(tmp_path, "gone")
-    assert "names gone, which is not there" in message(tmp_path)
+    assert "names gone, which is not in its folder" in message(tmp_path)
     write_checkpoint(tmp_path / "model.ckpt-7", {"a": np.ones(99)})
     write_v1(tmp_path / "model.ckpt-8", VARIABLES, 2)
     assert "model.ckpt-7" in message(tmp_path) and "model.ckpt-8" in message(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from util.crc32c import masked_crc32c
 from util.errors import UserError
 from util.file_kinds import foreign_kind
+from util.files import regular_file
 from util.protobuf import read_varint
 from util.snappy import decompress
 
@@ -17,10 +18,14 @@ _FOOTER_BYTES = 48
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _BLOCK_TRAILER_BYTES = 5
 _SNAPPY, _ZSTANDARD = 1, 2
+# Keys share their beginnings: written out they may be a thousand times what the file has.
+_MAX_KEY_BYTES = 1 << 23
 
 
 def is_table(path: Path) -> bool:
     """Whether a file ends as a table does."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with open(path, "rb") as file:
             file.seek(-len(_MAGIC), 2)
@@ -29,13 +34,20 @@ def is_table(path: Path) -> bool:
         return False
 
 
-def read_table(path: Path) -> dict[bytes, bytes]:
+def read_table(path: Path, limit: int | None = None) -> dict[bytes, bytes]:
     """Read all records of a table and check them.
 
+    Args:
+        path: the file.
+        limit: bytes of the largest file that is read.
+
     Raises:
-        UserError: no such file, no table, or a damaged one.
+        UserError: no such file, no table, a damaged one, or one beyond the limits.
     """
     try:
+        size = regular_file(path).st_size
+        if limit is not None and size > limit:
+            raise UserError(f"{path}: has {size:,} bytes, {limit:,} is the most that is read")
         table = path.read_bytes()
         kind = foreign_kind(path)
     except OSError as error:
@@ -50,11 +62,19 @@ def read_table(path: Path) -> dict[bytes, bytes]:
         for _ in range(2):
             block_offset, position = read_varint(footer, position)
             block_size, position = read_varint(footer, position)
-        return {
-            key: value
-            for _, handle in _block_records(_block(path, table, block_offset, block_size))
-            for key, value in _block_records(_block(path, table, *_handle(handle)))
-        }
+        records: dict[bytes, bytes] = {}
+        end = key_bytes = 0
+        for _, handle in _block_records(_block(path, table, block_offset, block_size)):
+            offset, size = _handle(handle)
+            if offset < end:
+                raise ValueError(f"the block at byte {offset} begins within another")
+            end = offset + size
+            for key, value in _block_records(_block(path, table, offset, size)):
+                records[key] = value
+                key_bytes += len(key)
+                if key_bytes > _MAX_KEY_BYTES:
+                    raise ValueError(f"its names have more than {_MAX_KEY_BYTES:,} bytes")
+        return records
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}): copy it again") from None
 

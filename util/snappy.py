@@ -14,7 +14,7 @@ def decompress(data: bytes) -> bytes:
     """
     length, position = read_varint(data, 0)
     result = bytearray()
-    while position < len(data):
+    while position < len(data) and len(result) <= length:
         tag = data[position]
         position += 1
         kind, size = tag & 3, (tag >> 2) + 1
@@ -36,8 +36,9 @@ def decompress(data: bytes) -> bytes:
             position += width
         if not 0 < offset <= len(result):
             raise ValueError("compressed data refer to what is not there")
-        for _ in range(size):  # one by one: a copy may reach into what it writes
-            result.append(result[-offset])
+        # A copy may reach into what it writes, and repeats it then.
+        copied = bytes(result[-offset : len(result) - offset + size])
+        result += (copied * (size // len(copied) + 1))[:size]
     if len(result) != length:
         raise ValueError("compressed data have another length than they say")
     return bytes(result)

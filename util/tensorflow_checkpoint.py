@@ -8,6 +8,7 @@ each with a checksum. V1 (Saver's form before TensorFlow 1.0): `PREFIX`, or seve
 In both a variable may be stored in slices, as one that was partitioned is.
 """
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import numpy as np
 from util.crc32c import masked_crc32c
 from util.errors import UserError
 from util.file_kinds import foreign_kind
+from util.files import is_file_name, regular_file
 from util.leveldb_table import is_table, read_table
 from util.protobuf import VARINT, read_fields, read_varint
 
@@ -37,6 +39,10 @@ _VALUE_FIELDS = {
     "uint32": (16, None), "uint64": (17, None),
     **dict.fromkeys(("int32", "uint8", "int16", "int8", "uint16"), (7, None)),
 }  # fmt: skip
+_MAX_INDEX_BYTES = 1 << 20  # some 10,000 variables
+_MAX_NOTE_BYTES = 1 << 20
+_MAX_FIELDS = 1 << 18  # of one message; numbers are packed, many in a field
+_MAX_DIMENSIONS = 32
 _OTHER_TYPES = {7: "string", 14: "bfloat16"}
 
 
@@ -51,6 +57,12 @@ class Variable:
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers; 0 for a type that NumPy has not."""
+        is_known = self.dtype in _DTYPES.values()
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize if is_known else 0
 
 
 # (start, length) of a slice in every dimension; without a length it is all of that dimension.
@@ -84,7 +96,7 @@ class TensorFlowCheckpoint:
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = _without_ending(str(prefix))
         self._index_path = Path(f"{self.prefix}.index")
-        records = read_table(self._index_path)
+        records = read_table(self._index_path, _MAX_INDEX_BYTES)
         try:
             if _HEADER_KEY not in records:
                 raise ValueError("its table has no header")
@@ -114,7 +126,7 @@ class TensorFlowCheckpoint:
         if not entry.slices:
             return self._value(name, entry)
         parts = []
-        for extents in entry.slices:
+        for extents in dict.fromkeys(entry.slices):
             key = _slice_key(name, extents)
             if key not in self._entries:
                 raise UserError(f"{self._index_path}: a slice of '{name}' is not in it")
@@ -125,6 +137,11 @@ class TensorFlowCheckpoint:
         shape, dtype = entry.variable.shape, entry.variable.dtype
         _check_type(self._index_path, name, dtype)
         path = self._data_path(entry.shard)
+        if entry.size != entry.variable.nbytes:
+            raise UserError(
+                f"{self._index_path}: '{name}' has shape {list(shape)} of {dtype}, "
+                f"which does not fit its {entry.size} bytes"
+            )
         try:
             with open(path, "rb") as file:
                 file.seek(entry.offset)
@@ -136,29 +153,27 @@ class TensorFlowCheckpoint:
                 f"{path}: '{name}', {entry.size} bytes from byte {entry.offset}, is damaged (its "
                 "checksum does not fit): copy or download the file again"
             )
-        try:
-            return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
-        except ValueError:
-            raise UserError(
-                f"{self._index_path}: '{name}' has shape {list(shape)} of {dtype}, "
-                f"which does not fit its {entry.size} bytes"
-            ) from None
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
     def _data_path(self, shard: int) -> Path:
         return Path(f"{self.prefix}.data-{shard:05d}-of-{self._shard_count:05d}")
 
     def _check_data_files(self) -> None:
         needed: dict[int, tuple[int, str]] = {}
-        for key, entry in self._entries.items():
-            if entry.slices:
-                continue
+        held = [(entry.shard, entry.offset, entry.size, key)
+                for key, entry in self._entries.items() if not entry.slices]  # fmt: skip
+        for shard, offset, size, key in sorted(held):
             name = key.lstrip(b"\0").partition(b"\0")[0].decode(errors="replace")
-            end = (entry.offset + entry.size, name)
-            needed[entry.shard] = max(needed.get(entry.shard, end), end)
+            if size and offset < needed.get(shard, (0, ""))[0]:
+                raise UserError(
+                    f"{self._index_path}: '{name}' and '{needed[shard][1]}' have the same bytes: "
+                    "it is damaged, copy it again"
+                )
+            needed[shard] = max(needed.get(shard, (0, "")), (offset + size, name))
         for shard, (end, name) in sorted(needed.items()):
             path = self._data_path(shard)
             try:
-                size = path.stat().st_size
+                size = regular_file(path).st_size
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
             if size < end:
@@ -195,13 +210,13 @@ class TensorFlowV1Checkpoint:
             raise ValueError("its table has no header")
         (meta,) = _all(records.pop(_HEADER_KEY), 1)
         for message in _all(meta, 1):
-            values = {number: value for number, _, value in read_fields(message)}
+            values = {number: value for number, _, value in _fields(message)}
             shape = tuple(_dimensions(values.get(2, b"")))
             name = bytes(values[1]).decode() if 1 in values else ""
             self.variables[name] = Variable(shape, _type_name(values.get(3, 0)))
         for record in records.values():
             for message in _all(record, 2):
-                values = {number: value for number, _, value in read_fields(message)}
+                values = {number: value for number, _, value in _fields(message)}
                 parts = self._parts.setdefault(bytes(values.get(1, b"")).decode(), [])
                 parts.append((_extents(values.get(2, b"")), values.get(3, b"")))
 
@@ -214,8 +229,8 @@ class TensorFlowV1Checkpoint:
         _check_type(path, name, variable.dtype)
         parts = []
         for extents, message in self._parts.get(name, []):
-            sizes = _sizes(variable.shape, extents)
             try:
+                sizes = _sizes(variable.shape, extents)
                 value = _tensor_values(message, variable.dtype).reshape(sizes)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}: '{name}' is damaged ({error}): copy it again") from None
@@ -297,18 +312,24 @@ def _in_folder(folder: Path) -> Path:
 def _noted(path: Path) -> Path:
     """The newest checkpoint as the file `checkpoint` has it; the folder may have been moved."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(_MAX_NOTE_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
     if not found:
         raise UserError(f"{path}: names no checkpoint (model_checkpoint_path)")
     there = _prefixes(path.parent)
-    for prefix in (path.parent / found[1], path.parent / re.split(r"[/\\]+", found[1])[-1]):
-        if Path(f"{prefix}.index").exists() or _v1_files(str(prefix)):
+    # Never where it points out of its folder, but to what has been moved with it.
+    names = [Path(found[1]), Path(re.split(r"[/\\]+", found[1])[-1])]
+    for name in names:
+        prefix = path.parent / name
+        if not name.is_absolute() and ".." not in name.parts and is_file_name(name.name) and (
+            Path(f"{prefix}.index").exists() or _v1_files(str(prefix))
+        ):  # fmt: skip
             return prefix
     raise UserError(
-        f"{path}: names {found[1]}, which is not there; "
+        f"{path}: names {found[1]}, which is not in its folder; "
         + (f"give one of {', '.join(map(str, there[-8:]))}" if there else "copy its files, too")
     )
 
@@ -341,6 +362,9 @@ def _assembled(
     path: Path, name: str, variable: Variable, parts: list[tuple[_Extents, np.ndarray]]
 ) -> np.ndarray:
     """Put the slices of a variable together."""
+    missing = UserError(f"{path}: a slice of '{name}' is not in it: copy all files again")
+    if sum(part.size for _, part in parts) != math.prod(variable.shape):
+        raise missing
     value = np.zeros(variable.shape, variable.dtype)
     is_there = np.zeros(variable.shape, bool)
     try:
@@ -353,12 +377,20 @@ def _assembled(
     except ValueError:
         raise UserError(f"{path}: a slice of '{name}' does not fit its shape") from None
     if not is_there.all():
-        raise UserError(f"{path}: a slice of '{name}' is not in it: copy all files again")
+        raise missing
     return value
 
 
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """`read_fields` of a message that has a bearable number of them."""
+    for count, field in enumerate(read_fields(message)):
+        if count == _MAX_FIELDS:
+            raise ValueError(f"a message has more than {_MAX_FIELDS:,} fields")
+        yield field
+
+
 def _all(message: bytes | memoryview, field: int) -> list[memoryview]:
-    return [value for number, _, value in read_fields(message) if number == field]
+    return [value for number, _, value in _fields(message) if number == field]
 
 
 def _type_name(kind: int) -> str:
@@ -369,8 +401,11 @@ def _extents(message: bytes | memoryview) -> _Extents:
     """Read a TensorSliceProto."""
     found = []
     for extent in _all(message, 1):
-        values = {number: value for number, _, value in read_fields(extent)}
-        found.append((values.get(1, 0), values.get(2)))
+        values = {number: value for number, _, value in _fields(extent)}
+        numbers = [int(values[number]) if number in values else None for number in (1, 2)]
+        if len(found) == _MAX_DIMENSIONS or any((number or 0) >= 1 << 62 for number in numbers):
+            raise ValueError("a slice has too many dimensions, or is too large")
+        found.append((numbers[0] or 0, numbers[1]))
     return tuple(found)
 
 
@@ -390,21 +425,21 @@ def _tensor_values(message: bytes | memoryview, dtype: str) -> np.ndarray:
     field, kind = _VALUE_FIELDS[dtype]
     if content := _all(message, 4):  # as they lie in memory
         return np.frombuffer(content[0], np.dtype(dtype).newbyteorder("<"))
-    numbers, data = [], b""
-    for number, wire_type, value in read_fields(message):
+    numbers, data = [], []
+    for number, wire_type, value in _fields(message):
         if number != field:
             continue
         if wire_type == VARINT:
             numbers.append(value)
         elif kind:
-            data += value
+            data.append(value)
         else:
             position = 0
             while position < len(value):
                 one, position = read_varint(value, position)
                 numbers.append(one)
     if kind:
-        return np.frombuffer(data, kind).astype(dtype)
+        return np.frombuffer(b"".join(data), kind).astype(dtype)
     values = np.array(numbers, np.uint64)
     if dtype == "float16":  # its bits
         return values.astype(np.uint16).view(np.float16)
@@ -413,7 +448,7 @@ def _tensor_values(message: bytes | memoryview, dtype: str) -> np.ndarray:
 
 def _read_header(message: bytes) -> int:
     """Read a BundleHeaderProto: the number of data files."""
-    header = {number: value for number, _, value in read_fields(message)}
+    header = {number: value for number, _, value in _fields(message)}
     if header.get(2, 0):
         raise ValueError("it is of a big-endian machine")
     return int(header.get(1, 1))
@@ -424,7 +459,7 @@ def _read_entry(message: bytes) -> _Entry:
     values: dict[int, int] = {}
     shape: tuple[int, ...] = ()
     checksum, slices = 0, []
-    for number, _, value in read_fields(message):
+    for number, _, value in _fields(message):
         if number == 2:
             shape = tuple(_dimensions(value))
         elif number == 6:
@@ -445,6 +480,6 @@ def _read_entry(message: bytes) -> _Entry:
 
 def _dimensions(shape: memoryview) -> Iterator[int]:
     """Read the sizes in a TensorShapeProto; a size of 0 is not written."""
-    for number, _, dimension in read_fields(shape):
+    for number, _, dimension in _fields(shape):
         if number == 2:
-            yield {field: value for field, _, value in read_fields(dimension)}.get(1, 0)
+            yield int({field: value for field, _, value in _fields(dimension)}.get(1, 0))
