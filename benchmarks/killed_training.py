@@ -1,29 +1,46 @@
-"""Kill a training at random moments, again and again: python -m benchmarks.killed_training.
+"""Kill a program at random moments, again and again: python -m benchmarks.killed_training.
 
-The run saves after every iteration. After each kill -9 its checkpoint is compared, bit for bit,
-with that of the same iteration of a run that nobody disturbed, and the run is continued. The plain
-network files must be those of one iteration, which may be an earlier one. Every other kill is aimed
-at a moment within a save.
+The training saves after every iteration. After each kill -9 its checkpoint is compared, bit for
+bit, with that of the same iteration of a run that nobody disturbed, and the run is continued. The
+plain network files must be those of one iteration, which may be an earlier one. Every other kill is
+aimed at a moment within a save.
+
+With --program another one writes one of two outputs, in turn over the other and into no folder.
+After each kill whatever a reader takes for whole must be, bit for bit, what an undisturbed run
+writes; then the program is started again, and must come to the same end as if nothing had been.
 """
 
 import argparse
 import os
 import random
+import re
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 
+from data.tfrecord_dataset import TFRecordDataset
 from options.parser import Parser
+from options.test_options import parse_test_options
 from options.train_options import parse_train_options
+from script.convert_to_tfrecord import main as convert_to_tfrecord
 from script.make_synthetic_dataset import main as make_synthetic_dataset
+from script.metrics import main as metrics
+from script.resize_dataset import main as resize_dataset
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.checkpoints import load_training_state, read_state_dict
 from util.errors import UserError
+from util.inference import run_inference
+from util.json_files import parse_json
+from util.metrics.runs import read_run
+from util.result_table import read_table
 from util.training import Trainer
 
 COMMON = [
@@ -70,23 +87,29 @@ def same(first: object, second: object) -> bool:
     return first == second
 
 
+def started(action: Callable[[], int]) -> int:
+    """Do something in a forked process, without its output; gives the process's number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        code = action()
+    except UserError:
+        code = 2
+    finally:
+        os._exit(code)
+
+
 def run_and_kill(
     arguments: list[str], rng: random.Random, aim_at_save: bool, longest_wait: float
 ) -> tuple[list[str], bool]:
     """Train in a forked process and kill it; gives the marks and whether it was killed in time."""
     reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        code = 70
-        try:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 1)
-                os.dup2(nowhere.fileno(), 2)
-            code = train(arguments, writing)
-        except UserError:
-            code = 2
-        finally:
-            os._exit(code)
+    child = started(lambda: train(arguments, writing))
     os.close(writing)
     text = b""
     if aim_at_save:
@@ -108,9 +131,168 @@ def run_and_kill(
     return text.decode().split(), os.WIFSIGNALED(status)
 
 
+Files = dict[str, bytes]  # by path below the output's folder
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that is killed.
+
+    Attributes:
+        run: gives its exit code.
+        out: folder of its output.
+        outputs: arguments for either output.
+        check: given that folder, what is there and either whole output, asserts that what a reader
+            takes is whole; gives whether a reader takes anything.
+    """
+
+    run: Callable[[list[str]], int]
+    out: Path
+    outputs: tuple[list[str], list[str]]
+    check: Callable[[Path, Files, list[Files]], bool]
+
+
+def files_below(folder: Path) -> Files:
+    """All files that have their names, without the time in a report."""
+    paths = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): re.sub(rb'"created": ".*?"', b"", path.read_bytes())
+        for path in paths
+    }
+
+
+def check_all_or_nothing(read: Callable[[Path], object], pattern: str = "*") -> Callable[..., bool]:
+    """A check for files, named by a pattern, that a reader takes as one: then they are of one."""
+
+    def chosen(files: Files) -> Files:
+        return {name: content for name, content in files.items() if fnmatch(name, pattern)}
+
+    def check(folder: Path, found: Files, whole: list[Files]) -> bool:
+        try:
+            read(folder)
+        except UserError:
+            return False
+        assert chosen(found) in map(chosen, whole), "two outputs, or half of one, are read as one"
+        return True
+
+    return check
+
+
+def check_table(folder: Path, found: Files, whole: list[Files]) -> bool:
+    """Of test.py's results those with a row count."""
+    rows = read_table(folder) or {}
+    for row in rows.values():
+        output = whole[parse_json(row.options)["jpeg_quality"] == 90]
+        assert found[row.result] == output[row.result], row.result
+    return bool(rows)
+
+
+def check_each(folder: Path, found: Files, whole: list[Files]) -> bool:
+    """Every file counts by itself."""
+    for name, content in found.items():
+        assert content == whole[0][name], name
+    return bool(found)
+
+
+def read_tables(folder: Path) -> None:
+    """What tells that a synthetic data set is whole."""
+    if len(list(folder.glob("*.csv"))) < 4:
+        raise UserError("tables are missing")
+
+
+def programs(root: Path) -> dict[str, Program]:
+    """All programs; their input and output lie in `root`."""
+    data, out = root / "data", root / "out"
+    market = ["--dataset_mode=market", f"--dataroot={data}"]
+    convert = [*market, f"--out={out}", "--shards=3"]
+    generate = [
+        *market, "--name=killed", "--model=pg2", "--gpu_id=-1", f"--checkpoints_dir={root}/whole",
+        f"--results_dir={out}", "--nThreads=0", "--jpeg_quality",
+    ]  # fmt: skip
+    score = [
+        f"--gt_path={data}/test", f"--distorated_path={root}/results", f"--output={out}",
+        "--name=./mine", "--workers=0", "--device=cpu", "--figures",
+    ]  # fmt: skip
+    resize = [*market, "--phases=train", "--size=256,128", "--workers=2"]
+    make = ["--layout=market", f"--out={out}", "--identities=3", "--no_flow", "--workers=1"]
+    return {
+        "test": Program(
+            lambda arguments: run_inference(parse_test_options(arguments)),
+            out,
+            ([*generate, "75"], [*generate, "90"]),
+            check_table,
+        ),
+        "metrics": Program(
+            metrics,
+            out,
+            ([*score, "SSIM,L1"], [*score, "SSIM,PSNR"]),
+            check_all_or_nothing(
+                lambda folder: read_run(folder / "mine_metrics"), "mine_metrics/*"
+            ),
+        ),
+        "convert_to_tfrecord": Program(
+            convert_to_tfrecord,
+            out,
+            (convert, [*convert, "--max_dataset_size=20"]),
+            check_all_or_nothing(lambda folder: TFRecordDataset(folder, "train")),
+        ),
+        "resize_dataset": Program(
+            resize_dataset, data / "train_256128", (resize, resize), check_each
+        ),
+        "make_synthetic_dataset": Program(
+            make_synthetic_dataset,
+            out,
+            (make, [*make, "--seed=1"]),
+            check_all_or_nothing(read_tables),
+        ),
+    }
+
+
+def kill_program(name: str, kills: int, rng: random.Random, root: Path) -> str:
+    """Kill a program until `kills` of the kills have come in time; gives what is to be said."""
+    program = programs(root)[name]
+
+    def finish(arguments: list[str]) -> Files:
+        code = os.waitstatus_to_exitcode(os.waitpid(started(lambda: program.run(arguments)), 0)[1])
+        assert code == 0, f"{name} ended with code {code}"
+        return files_below(program.out)
+
+    whole, durations = [], []
+    for arguments in program.outputs:
+        shutil.rmtree(program.out, ignore_errors=True)
+        began = time.monotonic()
+        whole.append(finish(arguments))
+        durations.append(time.monotonic() - began)
+    done = over_another = taken = leftovers = 0
+    while done < kills:
+        which = rng.randrange(2)
+        shutil.rmtree(program.out, ignore_errors=True)
+        is_replaced = done % 2 == 0
+        if is_replaced:
+            finish(program.outputs[1 - which])
+        child = started(lambda which=which: program.run(program.outputs[which]))
+        time.sleep(rng.uniform(0, durations[which]))
+        os.kill(child, signal.SIGKILL)
+        if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+            continue
+        done += 1
+        over_another += is_replaced
+        found = files_below(program.out)
+        taken += program.check(program.out, found, whole)
+        leftovers += any(program.out.rglob(".*.part"))
+        assert finish(program.outputs[which]) == whole[which], "started again, it ends otherwise"
+        print(f"kill {done}: {len(found)} of {len(whole[which])} files", flush=True)
+    return (
+        f"{name}: {kills} kills, {over_another} of them over another output, after {taken} of them "
+        f"a reader took what was there, which was whole; {leftovers} left hidden files behind; "
+        "started again, it came to the same end each time"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 when nothing was lost."""
     parser = Parser(prog="python -m benchmarks.killed_training", description=__doc__.split(":")[0])
+    parser.add_argument("--program", choices=("train", *programs(Path())), default="train")
     parser.add_argument("--model", choices=MODELS, default="pg2")
     parser.add_argument("--kills", type=positive_int, default=50)
     parser.add_argument(
@@ -140,6 +322,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not os.fork():  # nothing of torch is to run in this process
             os._exit(train(whole))
         assert os.wait()[1] == 0
+        if options.program != "train":
+            writing = started(lambda: run_inference(parse_test_options([
+                *programs(root)["test"].outputs[0], f"--results_dir={root}/results"
+            ])))  # fmt: skip
+            assert os.waitpid(writing, 0)[1] == 0
+            print(kill_program(options.program, options.kills, rng, root))
+            return 0
         folder, reference = root / "cut" / "killed", root / "whole" / "killed"
         cut = [*training, f"--checkpoints_dir={root}/cut"]
         ended = 0  # the newest iteration whose save came to its end

@@ -66,6 +66,14 @@ def test_no_kill_loses_more_than_the_save_it_hits():
     assert int(re.search(r"16 kills, (\d+) of them within a save", last)[1]) >= 1, last
 
 
+def test_no_kill_of_another_program_leaves_half_an_output():
+    process = run_python(
+        "-m", "benchmarks.killed_training", "--program=test", "--kills=3", "--iterations=13"
+    )
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+    assert "test: 3 kills, 2 of them over another output" in process.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "workers", "iterations"),
     [(PG2, 0, 9), (PG2, 2, 9), (FLOW, 2, 7), (POSE, 1, 4)],
