@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import socket
 import threading
 import time
@@ -474,6 +475,57 @@ def test_long_curves_stay_small_and_keep_their_spikes(fake, displays):
     assert line["y"][line["x"].index(1234)] == 99
 
 
+def write_records(folder, records):
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records))
+
+
+def all_curves(history):
+    return {key: history.curves(*key) for key in history.titles()}
+
+
+def test_a_file_is_read_as_if_its_records_were_added_one_by_one(tmp_path, monkeypatch):
+    """Many records are thinned out before they are added: of these, none is."""
+    monkeypatch.setattr("util.history._CHUNK", 150)
+    records = []
+    for model, iterations in (
+        ("poseflownet", [*range(1, 401), *range(250, 600)]),
+        ("pose", [*range(1, 300, 2), *range(7, 10), *range(8, 500)]),
+    ):
+        for number, iteration in enumerate(iterations):
+            values = {"app_gen": number / 3, "learning_rate": 1e-4, "data_wait_seconds": 0.5}
+            values |= {"late": number} if number % 200 > 120 else {"note": "text", "flag": True}
+            records.append({**record(iteration), "model": model, **values})
+            if iteration % 100 == 0:
+                records.append(
+                    {"kind": "eval", "model": model, "iteration": iteration, "L1": number}
+                )
+    write_records(tmp_path, records)
+    history = History()
+    for each in records:
+        history.add(each)
+    read = History.read(tmp_path)
+    assert read.titles() == history.titles()
+    assert all_curves(read) == all_curves(history)
+
+
+def test_a_long_file_is_thinned_out_as_it_is_read_and_its_spikes_stay(tmp_path, monkeypatch):
+    count = 22_000
+    values = {"app_gen": 0.25, "style_gen": 0.5, "learning_rate": 1e-4, "data_wait_seconds": 0.5}
+    with open(tmp_path / "metrics.jsonl", "w") as file:
+        for iteration in range(1, count + 1):
+            spike = {"app_gen": 99.0} if iteration == 12_345 else {}
+            file.write(json.dumps({**record(iteration), **values, **spike}) + "\n")
+    # Adding a million records one by one takes a minute.
+    monkeypatch.setattr(History, "add", lambda *_: pytest.fail("one by one"))
+    history = History.read(tmp_path)
+    for curves in all_curves(history).values():
+        for curve in curves.values():
+            assert 1000 < len(curve) <= 4000
+            assert (curve[0][0], curve[-1][0]) == (1, count)
+            assert [*curve] == sorted(set(curve))
+    assert (12_345, 99) in history.curves("pose", "losses")["app_gen"]
+
+
 def test_iterations_trained_again_replace_the_earlier_ones():
     history = History()
     for iteration in (1, 2, 3, 4):
@@ -586,7 +638,7 @@ def test_tensorboard_that_cannot_write_is_one_line(tmp_path):
 
 def backends(tmp_path, *arguments):
     options = train_options(f"--checkpoints_dir={tmp_path}", *arguments)
-    display = create_display(options, tmp_path)
+    display = create_display(options, tmp_path, History())
     display.close()
     return [type(each).__name__ for each in display.displays]
 
@@ -635,7 +687,9 @@ def test_start_dashboard_starts_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("util.display.subprocess.Popen", Process)
     port = free_port()
     create_display(
-        train_options("--display_id=1", "--start_dashboard", f"--display_port={port}"), tmp_path
+        train_options("--display_id=1", "--start_dashboard", f"--display_port={port}"),
+        tmp_path,
+        History(),
     ).close()
     assert [command[1:] for command in commands] == [["-m", "script.dashboard", f"--port={port}"]]
     output = capsys.readouterr().out
@@ -649,7 +703,7 @@ def test_start_dashboard_starts_none_beside_another(fake, tmp_path, monkeypatch)
 
     monkeypatch.setattr("util.display.subprocess.Popen", fail)
     options = train_options("--display_id=1", "--start_dashboard", f"--display_port={fake.port}")
-    create_display(options, tmp_path).close()
+    create_display(options, tmp_path, History()).close()
 
 
 def train(data, root, *arguments):

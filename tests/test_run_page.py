@@ -52,7 +52,7 @@ class Page(html.parser.HTMLParser):
 def test_the_page_has_the_curves_and_snapshots_of_both_stages(tmp_path):
     make_run(tmp_path / "person")
     run = Page(tmp_path / "person" / "web" / "index.html").run
-    assert run["name"] == "person"
+    assert run["name"] == "person" and not run["is_thinned"]
     assert [stage["model"] for stage in run["stages"]] == ["poseflownet", "pose"]
     for stage in run["stages"]:
         assert stage["snapshots"] == [10, 20]
@@ -127,7 +127,9 @@ def test_long_runs_give_a_small_page_soon(tmp_path):
     page = write_run_page(tmp_path, history)
     assert time.monotonic() - start < 3  # some 20 ms; a page of all points would take seconds
     assert page.stat().st_size < 200_000
-    curves = Page(page).run["stages"][0]["plots"][0]["curves"]
+    run = Page(page).run
+    assert run["is_thinned"] and run["most_points"] == 500
+    curves = run["stages"][0]["plots"][0]["curves"]
     assert all(450 < len(curve["points"]) <= 500 for curve in curves)
     assert [12345, 99] in curves[0]["points"]
 

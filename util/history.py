@@ -1,7 +1,8 @@
 """The curves of a run: read from metrics.jsonl, grouped for plots, thinned out."""
 
 import bisect
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from util.json_files import read_json_lines
 _NOT_PLOTTED = frozenset(
     {"kind", "model", "iteration", "unix_time", "epoch", "seconds", "stage", "pairs"}
 )
+_PLACES = {
+    "learning_rate": ("learning rate", "learning rate", 1),
+    "iterations_per_second": ("iterations per second", "iterations per second", 1),
+    "data_wait_seconds": ("data wait (ms per iteration)", "data wait", 1000),
+}
 _KEPT_POINTS = 4000
+_CHUNK, _FEW = 20_000, 100
 _MOST_NAMES = 1000
 _LAST_ITERATION = 2**53  # a float holds those before exactly: no two points share a place
 
@@ -32,19 +39,18 @@ def plots_of(record: Mapping) -> Plots:
     """
     plots: Plots = {"losses": {}}  # first on every page
     for name, value in record.items():
-        if name in _NOT_PLOTTED or isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if record.get("kind") == "eval":
-            plots[f"test pairs: {name}"] = {name: value}
-        elif name == "learning_rate":
-            plots["learning rate"] = {"learning rate": value}
-        elif name == "iterations_per_second":
-            plots["iterations per second"] = {"iterations per second": value}
-        elif name == "data_wait_seconds":
-            plots["data wait (ms per iteration)"] = {"data wait": 1000 * value}
-        else:
-            plots["losses"][name] = value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and name not in _NOT_PLOTTED:
+            title, curve, factor = _place(name, record.get("kind") == "eval")
+            plots.setdefault(title, {})[curve] = value * factor
     return {title: values for title, values in plots.items() if values}
+
+
+def _place(name: str, is_score: bool) -> tuple[str, str, int]:
+    """Title of the plot, name of the curve, and what the values are multiplied by."""
+    if is_score:
+        return f"test pairs: {name}", name, 1
+    return _PLACES.get(name, ("losses", name, 1))
 
 
 def read_records(path: Path) -> Iterator[dict | None]:
@@ -60,9 +66,9 @@ def read_records(path: Path) -> Iterator[dict | None]:
     names: set[str] = set()
     for record in read_json_lines(path):
         if record is not None and _is_record(record):
-            more = names | record.keys() | {record["model"]}
-            if len(more) <= _MOST_NAMES:
-                names = more
+            more = record.keys() | {record["model"]}
+            if more <= names or len(more | names) <= _MOST_NAMES:
+                names |= more
                 yield record
                 continue
         yield None
@@ -114,6 +120,11 @@ def decimate(points: npt.ArrayLike, limit: int) -> np.ndarray:
     return points[kept]
 
 
+def _thin(curve: list[tuple[int, float]]) -> None:
+    if len(curve) > _KEPT_POINTS:
+        curve[:] = map(tuple, decimate(curve, _KEPT_POINTS // 2).tolist())
+
+
 class History:
     """The curves of all stages of a run.
 
@@ -134,13 +145,50 @@ class History:
         """
         history = cls()
         path = folder / "metrics.jsonl"
-        if path.exists():
-            for record in read_records(path):
-                if record is None:
-                    history.left_out += 1
-                else:
-                    history.add(record)
+        # Records of one model and kind with growing iterations, as `_add_chunks` wants them.
+        chunks: dict[tuple[str, bool], list[dict]] = {}
+        for record in read_records(path) if path.exists() else ():
+            if record is None:
+                history.left_out += 1
+                continue
+            key = record["model"], record["kind"] == "eval"
+            chunk = chunks.get(key)
+            if chunk and (len(chunk) == _CHUNK or record["iteration"] <= chunk[-1]["iteration"]):
+                history._add_chunks(chunks)
+                chunks.clear()
+            chunks.setdefault(key, []).append(record)
+        history._add_chunks(chunks)
         return history
+
+    def _add_chunks(self, chunks: Mapping[tuple[str, bool], Sequence[Mapping]]) -> None:
+        """As `add` of each, but faster for many: they are thinned out before they are added."""
+        for (model, is_score), records in chunks.items():
+            if len(records) < _FEW:
+                for record in records:
+                    self.add(record)
+            else:
+                self._add_all(model, is_score, records)
+
+    def _add_all(self, model: str, is_score: bool, records: Sequence[Mapping]) -> None:
+        added: dict[str, dict[str, np.ndarray]] = {"losses": {}}  # as `plots_of`
+        for name in dict.fromkeys(name for record in records for name in record):
+            values = [record.get(name) for record in records]
+            is_number = [type(value) in (int, float) for value in values]
+            if name in _NOT_PLOTTED or not any(is_number):
+                continue
+            title, curve, factor = _place(name, is_score)
+            iterations = [record["iteration"] for record in itertools.compress(records, is_number)]
+            numbers = np.array(list(itertools.compress(values, is_number)), float)
+            points = decimate(np.stack([iterations, numbers * factor], axis=1), _KEPT_POINTS // 2)
+            added.setdefault(title, {})[curve] = points
+        for title, curves in added.items():
+            if not curves:
+                continue
+            self._cut(model, title, int(min(points[0, 0] for points in curves.values())))
+            for name, points in curves.items():
+                whole = self._curves[model, title].setdefault(name, [])
+                whole += map(tuple, points.tolist())
+                _thin(whole)
 
     def add(self, record: Mapping) -> None:
         """Add a record of metrics.jsonl."""
@@ -149,15 +197,17 @@ class History:
     def add_plots(self, model: str, iteration: int, plots: Plots) -> None:
         """Add what `plots_of` made of a record of this model."""
         for title, values in plots.items():
-            curves = self._curves.setdefault((model, title), {})
-            for curve in curves.values():
-                if curve and curve[-1][0] >= iteration:
-                    del curve[bisect.bisect_left(curve, (iteration,)) :]
+            self._cut(model, title, iteration)
             for name, value in values.items():
-                curve = curves.setdefault(name, [])
+                curve = self._curves[model, title].setdefault(name, [])
                 curve.append((iteration, value))
-                if len(curve) > _KEPT_POINTS:
-                    curve[:] = map(tuple, decimate(curve, _KEPT_POINTS // 2).tolist())
+                _thin(curve)
+
+    def _cut(self, model: str, title: str, iteration: int) -> None:
+        """Take what a plot has from this iteration on away, to be replaced."""
+        for curve in self._curves.setdefault((model, title), {}).values():
+            if curve and curve[-1][0] >= iteration:
+                del curve[bisect.bisect_left(curve, (iteration,)) :]
 
     def titles(self) -> list[tuple[str, str]]:
         """(model, title) of every plot, in the order in which they came up."""

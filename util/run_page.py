@@ -36,6 +36,12 @@ def write_run_page(folder: Path, history: History) -> Path:
     page = {
         "name": name,
         "written": time.strftime("%Y-%m-%d %H:%M"),
+        "most_points": CURVE_POINTS,
+        "is_thinned": any(
+            len(curve) > CURVE_POINTS
+            for plot in history.titles()
+            for curve in history.curves(*plot).values()
+        ),
         "stages": _stages(folder / "web" / "images", history),
     }
     filling = {"title": html.escape(name), "data": _script_json(page)}

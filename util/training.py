@@ -187,9 +187,10 @@ class Trainer:
         options = self.options
         prepare_folder(options, self.start.earlier_model)
         remove_leftovers(self.folder, ".pth")
-        self.display = create_display(options, self.folder, self.first_iteration)
         stops_at_failure = options.save_failure == "stop"
-        self.log = RunLog(self.folder, options.model, self.display, stops_at_failure)
+        self.log = RunLog(self.folder, options.model, stops_at_failure=stops_at_failure)
+        self.display = create_display(options, self.folder, self.log.history, self.first_iteration)
+        self.log.display = self.display
         for line in self.changes:
             self.log.note(line)
 

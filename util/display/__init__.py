@@ -1,6 +1,7 @@
 """Live displays of a training, chosen by --display_backend: visdom, tensorboard."""
 
 import argparse
+import copy
 import importlib
 import re
 import socket
@@ -47,20 +48,20 @@ def check_displays(options: argparse.Namespace) -> None:
         )
 
 
-def create_display(options: argparse.Namespace, folder: Path, first_iteration: int = 1) -> Display:
+def create_display(
+    options: argparse.Namespace, folder: Path, history: History, first_iteration: int = 1
+) -> Display:
     """The displays that the options ask for, as one.
 
     Args:
         options: parsed options of train.py.
-        folder: the run's folder; what its metrics.jsonl holds is shown in visdom from the start.
+        folder: the run's folder.
+        history: what is recorded so far, shown in visdom from the start; a copy is taken.
         first_iteration: the next one of this model.
-
-    Raises:
-        UserError: metrics.jsonl cannot be read.
     """
     displays: list[Display] = []
     if "visdom" in options.display_backend and options.display_id > 0:
-        displays.append(_create_visdom(options, folder))
+        displays.append(_create_visdom(options, folder, history))
     if "tensorboard" in options.display_backend:
         from util.display.tensorboard_backend import TensorBoardDisplay  # seconds to import
 
@@ -68,7 +69,7 @@ def create_display(options: argparse.Namespace, folder: Path, first_iteration: i
     return Displays(displays)
 
 
-def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
+def _create_visdom(options: argparse.Namespace, folder: Path, history: History) -> Display:
     from util.display.visdom_backend import VisdomDisplay, VisdomTarget
 
     server, port = options.display_server, options.display_port
@@ -76,7 +77,6 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
     hint = f"to watch it, run in another terminal: {command}"
     if options.start_dashboard and _start_dashboard(server, port, folder / "dashboard.log"):
         hint = f"it is starting, its messages are in {folder / 'dashboard.log'}"
-    history = History.read(folder)
     target = VisdomTarget(
         server=server,
         port=port,
@@ -89,7 +89,7 @@ def _create_visdom(options: argparse.Namespace, folder: Path) -> Display:
         clear=not (history.titles() or options.display_env),
         hint=hint,
     )
-    return VisdomDisplay(target, history)
+    return VisdomDisplay(target, copy.deepcopy(history))
 
 
 def environment_name(name: str) -> str:
