@@ -20,9 +20,12 @@ from data.tfrecords import (
     read_record,
 )
 from util.errors import UserError
-from util.images import read_image, resize_image
+from util.files import regular_file
+from util.images import read_image, read_image_size, resize_image
 
-_SHARD = re.compile(r"(?P<title>.+)_(?P<number>\d+)-of-(?P<count>\d+)\.tfrecord")
+_SHARD = re.compile(
+    r"(?P<title>.+)_(?P<number>[0-9]{1,18})-of-(?P<count>[0-9]{1,18})\.tfrecord", re.DOTALL
+)
 _PAIR_KEYS = ("image_height", "image_width", *person_keys(0), *person_keys(1))
 
 
@@ -60,7 +63,7 @@ class TFRecordDataset(PairDataset):
         self.notices, self.bad_rows = [], []
         places = []
         for path in paths:
-            if self.skip_bad_samples and path.stat().st_size == 0:
+            if self.skip_bad_samples and regular_file(path).st_size == 0:
                 self.notices.append(f"{path}: is empty (0 bytes); left out (--skip_bad_samples)")
             else:
                 places += find_records(path)
@@ -129,15 +132,18 @@ class TFRecordDataset(PairDataset):
     def _decode(self, place: RecordPlace, encoded: bytes, key: str) -> Image.Image:
         stream = io.BytesIO(encoded)
         try:
-            image = read_image(stream)
+            size, _ = read_image_size(stream)
+            if sorted(size) == sorted(self._stored_size):  # else it is not decoded
+                image = read_image(stream)
+                size = image.size[::-1]
         except UserError as error:
             raise _bad_record(place, str(error).replace(f"{stream}:", key)) from None
-        if image.size != self._stored_size[::-1]:
-            height, width = self._stored_size
+        if size != self._stored_size:
+            (height, width), (first_height, first_width) = size, self._stored_size
             raise _bad_record(
                 place,
-                f"{key} has {image.height}×{image.width} pixels, the first record's images "
-                f"{height}×{width}",
+                f"{key} has {height}×{width} pixels, the first record's images "
+                f"{first_height}×{first_width}",
             )
         return resize_image(image, self.load_size)
 
@@ -164,10 +170,11 @@ def find_shards(root: Path, phase: str) -> list[Path]:
         names = " and ".join(f"{title}_…-of-{count:05d}" for title, count in list(sets)[:2])
         raise UserError(f"{root}: holds several data sets, {names}; keep one in a folder")
     (((title, count), paths),) = sets.items()
-    missing = set(range(count)) - paths.keys()
-    if missing:
+    # (The count is what a name says: nothing is made for so many.)
+    missing = next((number for number in range(count) if number not in paths), None)
+    if missing is not None:
         raise UserError(
-            f"{root / f'{title}_{min(missing):05d}-of-{count:05d}.tfrecord'}: is missing; "
+            f"{root / f'{title}_{missing:05d}-of-{count:05d}.tfrecord'}: is missing; "
             f"{len(paths)} of {count} files are there"
         )
     return [paths[number] for number in range(count)]

@@ -8,13 +8,17 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from data.body_mask import disc_body_mask
+from data.tables import shortened
 from data.tfrecords import Feature
-from util.images import is_plain
+from util.argument_types import LARGEST_SIDE
+from util.files import is_file_name
+from util.images import is_plain, open_image
 
 KEYPOINT_COUNT = 18
 
@@ -128,10 +132,14 @@ def read_person(features: Mapping[str, Feature], number: int) -> StoredPerson:
     """
     name_key, image_key, pose_key = person_keys(number)
     points = array_feature(features, pose_key, "f", KEYPOINT_COUNT * 3).reshape(-1, 3)
+    if not (np.abs(points) <= LARGEST_SIDE).all():
+        raise ValueError(f"{pose_key} holds NaN or numbers beyond {LARGEST_SIDE}")
     row, column, visible = points.astype(np.float64).T
     pose = np.stack([column, row], axis=1)
     pose[visible == 0] = np.nan
     name = bytes_feature(features, name_key).decode(errors="replace")
+    if not is_file_name(Path(name).name):
+        raise ValueError(f"{name_key}, {shortened(name)}, is no name of a file")
     return StoredPerson(name, bytes_feature(features, image_key), pose)
 
 
@@ -140,7 +148,7 @@ def read_size(features: Mapping[str, Feature]) -> tuple[int, int]:
     height, width = (
         int(array_feature(features, key, "i", 1)[0]) for key in ("image_height", "image_width")
     )
-    if height < 1 or width < 1:
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         raise ValueError(f"its images are {height}×{width} pixels large")
     return height, width
 
@@ -325,7 +333,7 @@ def stored_image(file_content: bytes, image: Image.Image) -> bytes:
         `file_content` when it is an RGB JPEG or PNG of that size that other readers show as it is
         (no orientation, no transparent colour); else `image` as PNG.
     """
-    with Image.open(io.BytesIO(file_content)) as opened:
+    with open_image(io.BytesIO(file_content)) as opened:
         is_stored_form = opened.format in ("JPEG", "PNG") and opened.mode == "RGB"
         if is_stored_form and opened.size == image.size and is_plain(opened):
             return file_content

@@ -10,7 +10,7 @@ generated classes turn every number into a Python object, here over a million in
 
 import os
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,18 @@ from tqdm import tqdm
 
 from util.crc32c import masked_crc32c
 from util.errors import UserError
+from util.files import regular_file
 from util.protobuf import FIXED32, LENGTH_DELIMITED, VARINT, length_delimited, read_fields, varint
 
 # A feature: bytes, float32 [N] or int64 [N]; None where it has not even a kind.
 Feature = list[bytes] | np.ndarray | None
 
+LARGEST_RECORD = 1 << 26  # bytes; DeepFashion's have some millions
+MOST_RECORDS = 1_000_000  # of a file; Market-1501 has 263 631
+
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+_MOST_FIELDS = 100_000  # of a message; an honest one packs its numbers into one
 _BYTES, _FLOATS, _INTEGERS = 1, 2, 3  # fields of the Feature message
 
 
@@ -58,12 +63,13 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
         count: look for the first so many; None = all, with a progress bar on terminals.
 
     Raises:
-        UserError: the file cannot be read, is empty or cut off, or a length is damaged or not one.
+        UserError: the file cannot be read, is empty or cut off, or a length is damaged or not one;
+            a record has more than LARGEST_RECORD bytes, or the file more than MOST_RECORDS.
     """
     places: list[RecordPlace] = []
     hidden = None if count is None else True
     try:
-        size = path.stat().st_size
+        size = regular_file(path).st_size
         if size == 0:
             raise UserError(
                 f"{path}: is empty (0 bytes): copy the file again, or go on without it with "
@@ -89,6 +95,11 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
                 end = offset + _HEADER.size + length + _CHECKSUM.size
                 if end > size:
                     raise _cut_off(place, size)
+                if length > LARGEST_RECORD or len(places) >= MOST_RECORDS:
+                    raise UserError(
+                        f"{place}: at most {MOST_RECORDS} records of {LARGEST_RECORD} bytes are "
+                        "read from a file; spread them over several"
+                    )
                 places.append(RecordPlace(path, place.number, offset, length))
                 bar.update(end - offset)
                 offset = file.seek(end)
@@ -167,11 +178,13 @@ def parse_example(payload: bytes, keys: Collection[str] | None = None) -> dict[s
     try:
         for feature_map in _submessages(payload):
             for entry in _submessages(feature_map):
-                parts = {number: value for number, _, value in read_fields(entry)}
+                parts = {number: _content(value) for number, _, value in _fields(entry)}
                 key = bytes(parts[1]).decode()
+                if key in features:
+                    raise ValueError("it has a key twice")
                 if keys is None or key in keys:
                     features[key] = _parse_feature(parts.get(2, b""))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"is no tf.train.Example ({error})") from None
     return features
 
@@ -189,17 +202,30 @@ def serialise_example(features: Mapping[str, Feature]) -> bytes:
 def _submessages(message: bytes | memoryview) -> list[memoryview]:
     """Give the contents of all fields 1, which must be messages."""
     contents = []
-    for number, wire_type, value in read_fields(message):
+    for number, _, value in _fields(message):
         if number == 1:
-            if wire_type != LENGTH_DELIMITED:
-                raise ValueError("a number is where a message should be")
-            contents.append(value)
+            contents.append(_content(value))
     return contents
+
+
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    for count, field in enumerate(read_fields(message)):
+        if count == _MOST_FIELDS:
+            raise ValueError(f"it has a message of more than {_MOST_FIELDS} fields")
+        yield field
+
+
+def _content(value: int | memoryview) -> memoryview:
+    """The value of a field that must be no number, of which `bytes` would make so many zeros."""
+    if isinstance(value, int):
+        raise ValueError("a number is where a message should be")
+    return value
 
 
 def _parse_feature(message: bytes | memoryview) -> Feature:
     feature: Feature = None
-    for kind, _, values in read_fields(message):
+    for kind, _, value in _fields(message):
+        values = _content(value)
         if kind == _BYTES:
             feature = [bytes(value) for value in _submessages(values)]
         elif kind == _FLOATS:
@@ -212,7 +238,7 @@ def _parse_feature(message: bytes | memoryview) -> Feature:
 def _joined(message: memoryview, wire_type: int) -> bytes:
     """Join the encoded numbers of a list, which stand packed in one field or each in its own."""
     chunks = []
-    for _, found, value in read_fields(message):
+    for _, found, value in _fields(message):
         if found == VARINT == wire_type:
             chunks.append(varint(value))
         elif found in (LENGTH_DELIMITED, wire_type):

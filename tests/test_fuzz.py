@@ -25,7 +25,7 @@ from util.checkpoints import load_network, load_training_state
 from util.errors import UserError
 
 SEED = 20240607
-HOSTILE_FILES, OPTIONS, CHECKPOINTS = 250, 150, 100  # mutations, of files for each format
+HOSTILE_FILES, OPTIONS, CHECKPOINTS = 100, 150, 100  # mutations, of files for each format
 SECONDS = 5  # no mutation may take as long
 REFUSED = object()
 

@@ -1,18 +1,30 @@
 """Files from strangers: told in one printable line; nothing waits or goes on for ever."""
 
+import io
 import os
 import random
 import socket
+import struct
 import subprocess
+import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data.tables import read_rows
+from data.tfrecord_dataset import TFRecordDataset, find_shards
+from data.tfrecords import find_records, parse_example, serialise_example
 from data.worker_failures import explain_failure
 from tests.fuzz import harness
+from tests.fuzz import records as records_format
+from tests.fuzz.images import EPS, chunk
+from util.crc32c import masked_crc32c
 from util.errors import UserError, printable
 from util.files import is_file_name, regular_file
+from util.images import IMAGE_FORMATS, IMAGE_SUFFIXES, LARGEST_IMAGE, read_image, read_image_size
+from util.protobuf import length_delimited, varint
 
 
 def message_of(function, *arguments, **named) -> str:
@@ -79,6 +91,166 @@ def test_a_table_that_is_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pairs.csv")
     message = message_of(list, read_rows(tmp_path / "pairs.csv", ("from", "to"), ","))
     assert "pairs.csv: is a pipe" in message
+
+
+# Images
+
+
+def png(size=(64, 128), pieces=b"", end=b"") -> bytes:
+    """A grey PNG, with `pieces` before its pixels and `end` behind them."""
+    stream = io.BytesIO()
+    Image.new("1", size).save(stream, "PNG")
+    data = stream.getvalue()
+    return data[:33] + pieces + data[33:-12] + end + data[-12:]
+
+
+def test_no_other_formats_are_opened(tmp_path, monkeypatch):
+    """EPS files start Ghostscript, whatever they are called."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(subprocess, "check_call", None)
+    (tmp_path / "a.png").write_bytes(EPS)
+    assert "none of the formats JPEG, PNG" in message_of(read_image, tmp_path / "a.png")
+    assert set(IMAGE_FORMATS) <= set(Image.registered_extensions().values()) | {"DIB"}
+    assert {Image.registered_extensions()[s] for s in IMAGE_SUFFIXES} - set(IMAGE_FORMATS) == set()
+
+
+def test_images_of_too_many_pixels(tmp_path):
+    path = tmp_path / "a.png"
+    for size in ((9_500, 9_500), (60_000, 60_000)):  # Pillow refuses the second
+        header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""))
+        for read in (read_image, read_image_size):
+            assert f"{path}: has more than {LARGEST_IMAGE} pixels" in message_of(read, path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(pieces=chunk(b"tEXt", b"") * 200_000),
+        png(end=chunk(b"tEXt", b"") * 200_000),
+        b"\xff\xd8" + b"\xff\xfe\0\2" * 500_000,
+        b"\xff\xd8" + b"\xff" * 3_000_000,
+        b"P6\n" + b"#\n" * 1_000_000 + b"1 1 255 aaa",
+    ],
+    ids=["chunks", "chunks at the end", "comments", "padding", "comments of a PPM"],
+)
+def test_images_of_very_many_pieces(tmp_path, data):
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    start = time.process_time()
+    assert "consists of far more pieces" in message_of(read_image, path)
+    assert time.process_time() - start < 2
+
+
+def test_an_honest_image_has_few_pieces(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 1000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")  # some hundred chunks
+    data = (tmp_path / "a.png").read_bytes()
+    place = data.index(b"IDAT") - 4
+    pieces = chunk(b"tEXt", b"a\0" + b"b" * 200) * 2000
+    (tmp_path / "a.png").write_bytes(data[:place] + pieces + data[place:])
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), pixels)
+
+
+def test_a_jpeg_that_decodes_its_pixels_again_and_again(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    for count, is_read in ((40, True), (60, False)):
+        (tmp_path / "a.jpg").write_bytes(data[:-2] + scan * count + data[-2:])
+        if is_read:
+            assert read_image(tmp_path / "a.jpg").size == (16, 16)
+        else:
+            assert "more than 64 scans" in message_of(read_image, tmp_path / "a.jpg")
+
+
+def test_an_image_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (read_image, read_image_size):
+        assert "a.png: is a pipe" in message_of(read, tmp_path / "a.png")
+
+
+# Records
+
+
+@pytest.fixture
+def records(tmp_path):
+    """A function that writes the first golden record with other features, in a file of a name."""
+
+    def write(name=records_format.NAME, **features):
+        record = {**records_format.honest_records()[0], **features}
+        (tmp_path / name).write_bytes(records_format.framed(serialise_example(record)))
+        return tmp_path
+
+    return write
+
+
+def points(value: float) -> np.ndarray:
+    values = np.full(54, 10, np.float32)
+    values[3] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (
+            {"pose_peaks_0_rcv": points(np.inf)},
+            "pose_peaks_0_rcv holds NaN or numbers beyond 65535",
+        ),
+        ({"pose_peaks_1_rcv": points(1e38)}, "pose_peaks_1_rcv holds NaN or numbers beyond 65535"),
+        ({"pose_peaks_0_rcv": points(np.nan)}, "pose_peaks_0_rcv holds NaN"),
+        ({"image_name_1": [b"a\0b.jpg"]}, r"image_name_1, a\x00b.jpg, is no name of a file"),
+        ({"image_name_0": [b".."]}, "image_name_0, .., is no name of a file"),
+        ({"image_name_0": [b"x" * 300]}, "is no name of a file"),
+        ({"image_height": np.array([2**40])}, "its images are 1099511627776×64 pixels large"),
+        ({"image_raw_0": [png((9000, 9000))]}, "image_raw_0 has 9000×9000 pixels, the first"),
+        ({"image_raw_0": [EPS]}, "image_raw_0 cannot be read as an image (it is of none of the"),
+    ],
+)
+def test_hostile_records(records, features, expected):
+    folder = records(**features)
+
+    def read():
+        dataset = TFRecordDataset(folder, "test", load_size=(128, 64))
+        dataset[0]
+
+    message = message_of(read)
+    assert message.startswith(f"{folder / records_format.NAME}, record 1 at byte 0: ")
+    assert expected in message
+
+
+def test_a_number_of_shards_is_only_a_name(records):
+    folder = records("Market1501_test_00000-of-99999999999.tfrecord")
+    message = message_of(find_shards, folder, "test")
+    assert "Market1501_test_00001-of-99999999999.tfrecord: is missing; 1 of 99999999999" in message
+
+
+def test_records_that_are_no_files(tmp_path):
+    path = tmp_path / records_format.NAME
+    os.mkfifo(path)
+    for skip in (False, True):
+        message = message_of(TFRecordDataset, tmp_path, "test", skip_bad_samples=skip)
+        assert f"{path}: is a pipe" in message
+
+
+def test_records_larger_than_any(tmp_path):
+    path = tmp_path / "a"
+    size = struct.pack("<Q", 1 << 40)
+    path.write_bytes(size + struct.pack("<I", masked_crc32c(size)))
+    os.truncate(path, (1 << 40) + 100)  # a file of holes
+    assert f"{path}, record 1 at byte 0: at most 1000000 records of" in message_of(
+        find_records, path
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [varint(2 << 3) + varint(2**40), length_delimited(2, b"") * 10**6]
+)
+def test_records_whose_fields_would_fill_the_memory_or_hours(value):
+    with pytest.raises(ValueError, match=r"a number is where|more than 100000 fields"):
+        parse_example(length_delimited(1, length_delimited(1, length_delimited(1, b"a") + value)))
 
 
 # The fuzzer

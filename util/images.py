@@ -1,6 +1,7 @@
 """Reading, resizing, converting and writing images; the one place where pixels meet files."""
 
 import contextlib
+import io
 import mmap
 import os
 import re
@@ -13,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn import functional as F
 
-from util.errors import UserError
-from util.files import written_whole
+from util.errors import UserError, printable
+from util.files import regular_file, written_whole
 
-# What Pillow reads wherever it is installed; of several frames in a file, the first.
+# What Pillow reads wherever it is installed, and all that it may open, whatever a file is called:
+# others start programs (EPS: Ghostscript) or open further files. Of several frames, the first.
+IMAGE_FORMATS = (
+    "JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "AVIF", "PPM", "JPEG2000", "TGA",
+)  # fmt: skip
 IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff",
     ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga",
@@ -27,6 +32,10 @@ IMAGE_SUFFIXES = frozenset((
 
 # Modes with more than 8 bits a channel: Pillow would clip them to white instead of scaling them.
 _WIDE_MODES = ("I", "F")
+LARGEST_IMAGE = 89_478_485  # pixels; beyond it Pillow warns of files made to fill the memory
+_MOST_SCANS = 64  # of a JPEG, each of which decodes all pixels; programs write up to 10
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused
+
 _ORIENTATION = 0x0112  # EXIF: how a viewer turns the picture
 _TURNED = (5, 6, 7, 8)  # by 90°: width and height change places
 
@@ -45,12 +54,14 @@ def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None)
     its decoder shrinks blocks in the frequency domain, which is fast but not the same pixels as
     decoding all and resizing then.
 
-    Raises UserError naming the file when it is missing, is empty, is no image, is cut off, or has
-    more than 8 bits a channel.
+    Raises UserError naming the file when it is missing, is empty, is no image, is cut off, has more
+    than 8 bits a channel or LARGEST_IMAGE pixels, or consists of very many pieces.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         if image.mode.startswith(_WIDE_MODES) or _has_wide_channels(image):
             raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
+        if image.format in ("JPEG", "MPO") and _scans(image) > _MOST_SCANS:
+            raise UserError(f"{path}: has more than {_MOST_SCANS} scans; save it again")
         if at_least is not None:
             turned = image.format == "JPEG" and _orientation(image) in _TURNED
             image.draft(None, at_least if turned else at_least[::-1])
@@ -75,7 +86,7 @@ def read_image_size(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
 
     Raises UserError as `read_image`, as far as the header shows it.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         # A PNG may have its orientation at its end: looking for it would decode the picture.
         readable = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
         turned = readable and _orientation(image) in _TURNED
@@ -83,24 +94,80 @@ def read_image_size(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Open an image; what goes wrong with it is a UserError, and Pillow's warnings name it."""
+def open_image(path: str | os.PathLike | io.BytesIO) -> Iterator[Image.Image]:
+    """Open an image file, or its bytes, of IMAGE_FORMATS; only its header is read.
+
+    What goes wrong with it in the block is a UserError, and Pillow's warnings name it.
+
+    Raises UserError as `read_image`, as far as the header shows it.
+    """
     _reading.path = path
     try:
-        with Image.open(path) as image:
+        if isinstance(path, io.BytesIO):
+            file = _ImageFile(io.BytesIO(path.getbuffer()), len(path.getbuffer()))
+        else:
+            size = regular_file(path).st_size
+            if size == 0:
+                raise UserError(f"{path}: is empty (0 bytes); copy it again")
+            file = _ImageFile(io.FileIO(path), size)
+        with file, Image.open(file, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > LARGEST_IMAGE:
+                raise Image.DecompressionBombError
             yield image
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: has more than {LARGEST_IMAGE} pixels; make it smaller") from None
+    except _TooManyPieces:
+        raise UserError(
+            f"{path}: consists of far more pieces (comments, padding, chunks) than an image of its "
+            "size; save it again"
+        ) from None
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{path}: cannot be read as an image (it is of none of the formats "
+            f"{', '.join(IMAGE_FORMATS)}, or damaged)"
+        ) from None
     except Exception as error:  # Pillow's decoders raise many kinds for a broken file
-        is_file = isinstance(path, str | os.PathLike) and os.path.isfile(path)
-        if is_file and os.path.getsize(path) == 0:
-            raise UserError(f"{path}: is empty (0 bytes); copy it again") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
     finally:
         _reading.path = None
+
+
+class _TooManyPieces(Exception):
+    """An image file has more pieces than its size can need."""
+
+
+class _ImageFile(io.BufferedReader):
+    """An image file for Pillow, with a limit on how often it is read.
+
+    Pillow walks over chunks, comments and padding in Python, some microseconds each: a file of 30
+    MB of them takes a minute. Images as programs write them take a read for 700 bytes or more.
+    """
+
+    def __init__(self, raw: io.RawIOBase | io.BytesIO, size: int) -> None:
+        super().__init__(raw)
+        self._size = size
+        self._reads_left = 50_000 + size // 200
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise _TooManyPieces
+        # A length that a file states is allocated before it is read.
+        return super().read(-1 if size is None else min(size, self._size))
+
+
+def _scans(image: Image.Image) -> int:
+    """How often the marker that begins a scan is in a JPEG, previews included."""
+    place = image.fp.tell()
+    image.fp.seek(0)
+    count = image.fp.read().count(b"\xff\xda")
+    image.fp.seek(place)
+    return count
 
 
 def _named_warning(message: Warning | str, *rest: Any, **named: Any) -> None:
@@ -109,7 +176,7 @@ def _named_warning(message: Warning | str, *rest: Any, **named: Any) -> None:
     if path is None:
         _show_warning(message, *rest, **named)
     else:
-        print(f"warning: {path}: {message}", file=sys.stderr, flush=True)
+        print(printable(f"warning: {path}: {message}"), file=sys.stderr, flush=True)
 
 
 _show_warning, warnings.showwarning = warnings.showwarning, _named_warning
@@ -120,8 +187,8 @@ def tell_turned(path: str | os.PathLike) -> None:
     if not _turned_told[0]:
         _turned_told[0] = 1
         print(
-            f"{path}: turned upright, as its EXIF orientation says, and so are others like it; key "
-            "points, where there are any, must be those of the upright picture",
+            f"{printable(path)}: turned upright, as its EXIF orientation says, and so are others "
+            "like it; key points, where there are any, must be those of the upright picture",
             file=sys.stderr,
             flush=True,
         )

@@ -34,7 +34,7 @@ FORMATS = sorted(
     - {"__main__", "harness", "mutations"}
 )
 SECONDS = 10  # of one input, its making included
-MEGABYTES = 1024  # of address space, beyond what the child has when it starts
+MEGABYTES = 1024  # of address space, beyond what the child has at its start; modules may say more
 INPUTS_PER_CHILD = 1000  # memory that is given back in pieces is not held against an input
 
 
@@ -66,7 +66,7 @@ def run(
     keep: Path | None = None,
     most: int = 20,
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Try inputs of a format, one after another.
+    """Try inputs of a format, one after another; findings are printed at once.
 
     Args:
         name: of the format.
@@ -103,9 +103,9 @@ def run(
                 kept = keep / f"{name}-{seed}-{first + tried}"
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.move(folder, kept)
-                findings.append(
-                    Finding(f"{name}, --seed={seed} --input={first + tried}", what, kept)
-                )
+                where = f"{name}, --seed={seed} --input={first + tried}"
+                findings.append(Finding(where, what, kept))
+                print(findings[-1], flush=True)
                 child.close()
                 child = None
             else:
@@ -138,8 +138,9 @@ class _Child:
             env=environment,
         )
         if self._answer(120) != ["ready", ""]:
+            said = self._said()
             self.close()
-            raise RuntimeError(f"the readers of {name} do not start: {self._said()}")
+            raise RuntimeError(f"the readers of {name} do not start: {said}")
 
     def try_input(self, seed: int, number: int) -> tuple[str, str]:
         """The outcome of an input, and what there is to say of it."""
@@ -236,13 +237,14 @@ def serve(name: str, folder: Path) -> None:
     module = importlib.import_module(f"tests.fuzz.{name}")
     for number in range(3):  # imports and caches of the readers are not the inputs' doing
         scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+        module.generate(random.Random(number), scratch)
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception):
-            module.generate(random.Random(number), scratch)
             module.read(scratch)
         shutil.rmtree(scratch)
     watch = _Watch()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (MEGABYTES << 20)
+    megabytes = getattr(module, "MEGABYTES", MEGABYTES)
+    limit = pages * resource.getpagesize() + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(json.dumps(["ready", ""]), file=answers, flush=True)

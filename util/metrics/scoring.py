@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from data.flow import FlowFolder
 from data.frame_check import Frame
 from util.errors import UserError
 from util.flow import end_point_errors, resize_flow
-from util.images import read_image
+from util.images import open_image, read_image
 from util.inference import flow_path
 from util.metrics.image_sets import (
     ImageNetFeatures,
@@ -159,7 +158,7 @@ class ScoredPictures(Dataset):
 
 def _read(path: Path, notices: list[str]) -> np.ndarray:
     picture = read_image(path)
-    with Image.open(path) as stored:
+    with open_image(path) as stored:
         if stored.mode != "RGB":
             change = "transparency blended on white" if "A" in stored.mode else "converted to RGB"
             notices.append(f"stored as {stored.mode}, {change}")
