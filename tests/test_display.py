@@ -194,7 +194,7 @@ def test_what_no_run_of_the_folder_has_shown_is_cleared(fake, tmp_path, argument
         log.losses(1, 7, 0.1, {"correctness": 0.5}, 1e-4, 0.01)
     server = ["--display_server=http://localhost", f"--display_port={fake.port}", "--display_id=1"]
     options = train_options("--model=poseflownet", "--name=run", *server, *arguments)
-    create_display(options, tmp_path).close()
+    create_display(options, tmp_path, History.read(tmp_path)).close()
     assert ("old" in titles(fake)) == has_curves
 
 
