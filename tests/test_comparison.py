@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,33 @@ def test_markdown(tmp_path):
         if block.startswith("|"):
             cells = [line.replace(r"\|", "").count("|") for line in block.splitlines()]
             assert len(set(cells)) == 1
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)> `a` $b$ ~~c~~ &lt; | # "
+    "](javascript:x) https://d\u2028\n# e\x1b[2J"
+)
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_what_reports_hold_is_no_markup_and_no_line_of_its_own(tmp_path, markdown):
+    rows = rows_of(0.5, 0.2, 30)
+    hostile = {"warnings": [HOSTILE], "left_out": {"SSIM": HOSTILE}}
+    text = text_of(
+        write_report(tmp_path / "a", rows),
+        write_report(tmp_path / "b", rows, name=HOSTILE, **hostile),
+        markdown=markdown,
+    )
+    assert (
+        text.replace("\n", "").isprintable()
+        and text.count("x1b[2J" if not markdown else "x1b") >= 3
+    )
+    lines = text.splitlines()
+    assert not any(line.lstrip("- ").startswith("# ") for line in lines)
+    if markdown:
+        assert not re.search(
+            r"(?<!\\)[<`$~&]|(?<!\\)\]\(|https:/|(?<!^)(?<!\\)#(?!#)", text.replace("###", "")
+        )
 
 
 # ----------------------------------------------------------------------- files, names, mistakes

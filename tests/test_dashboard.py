@@ -312,13 +312,23 @@ def test_front_page_is_the_environment_that_changed_last(running):
 
 def test_file_that_is_no_environment_is_renamed(tmp_path):
     good = json.dumps({"jsons": {}, "reload": {}})
-    for name, text in {"half": '{"jsons": {"a"', "null": "null", "good": good}.items():
+    bad = {
+        "half": '{"jsons": {"a"',
+        "null": "null",
+        "panes": '{"jsons": {"a": "text"}, "reload": {}}',
+        "deep": '{"jsons": {"a": ' + "[" * 2000 + "]" * 2000 + '}, "reload": {}}',
+    }
+    for name, text in {**bad, "good": good}.items():
         (tmp_path / f"{name}.json").write_text(text)
+    os.mkfifo(tmp_path / "pipe.json")
     said = []
     prepare_folder(tmp_path, said.append)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"good.json", "half.unreadable", "null.unreadable", "view"}
-    assert len(said) == 2 and all("is no saved environment" in line for line in said)
+    asides = {f"{name}.unreadable" for name in (*bad, "pipe")}
+    assert names == {"good.json", "view", *asides}
+    assert len(said) == 5
+    for aside in asides:
+        assert sum(aside in line and aside.split(".")[0] + ".json" in line for line in said) == 1
 
 
 def environment(content="x"):

@@ -202,16 +202,27 @@ def test_text_from_file_names_is_escaped(fake, displays):
     name = '<img src=x onerror="alert(1)">'
     display = displays(fake.port, env="shared", name=name)
     display.text(f"records in result/{name}")
-    display.scalars(1, plots_of(record(1)))
+    formula = r"$\href{javascript:alert(1)}{x}$"
+    display.scalars(1, plots_of(record(1) | {name: 1.0, formula: 2.0}))
+    scores = {"kind": "eval", name: 1.0, formula: 2.0}
+    display.scalars(1, plots_of(scores))
     display.pictures(1, PANELS, [f"{name}.jpg to b.jpg"] * 4)
     display.close()
     title = 'pose: run (_img src=x onerror="alert(1)"_)'
     text = window(fake, title, "shared")["data"][0]["content"]
     assert "<img" not in text and text.count(html.escape(name)) == 5
-    assert not any("<" in title for title in titles(fake, "shared"))
+    curves = [
+        curve["name"]
+        for pane in fake.windows["shared"].values()
+        for curve in pane["data"]
+        if "x" in curve
+    ]
+    assert len(curves) == 9
+    for shown in [*titles(fake, "shared"), *curves]:
+        assert not set("<>&$") & set(shown)
 
 
-@pytest.mark.parametrize("env", ["a b", "50%?#&", "Zürich"])
+@pytest.mark.parametrize("env", ["a b", "50%?#&", "Zürich", "a\u2028b"])
 def test_environments_of_any_name(fake, displays, env):
     display = displays(fake.port, env=env, name=env)
     hand_over(display, 1)
@@ -582,7 +593,7 @@ def test_tensorboard_has_the_same_curves_and_pictures(tmp_path):
 
     display = TensorBoardDisplay(tmp_path, "pose")
     log = RunLog(tmp_path, "pose", display)
-    display.text("training <b>")
+    display.text("training <b>\rin\u2028[a](javascript:b)")
     for iteration in (10, 20):
         log.losses(1, iteration, 0.5, {"app_gen": 1.0 / iteration}, 1e-4, 0.004)
     log.scores(20, {"L1": 0.25, "pairs": 8})
@@ -592,6 +603,9 @@ def test_tensorboard_has_the_same_curves_and_pictures(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard" / "pose"))
     events.Reload()
     tags = events.Tags()
+    (text,) = events.Tensors("run/text_summary")
+    (text,) = text.tensor_proto.string_val
+    assert all(line.startswith("    ") for line in text.decode().splitlines())  # shown as it is
     history = History.read(tmp_path)
     expected = {
         f"{title}/{name}": curve

@@ -106,6 +106,12 @@ def test_text_is_escaped(tmp_path):
     assert sum(tag == "script" for tag, _ in page.elements) == 2
 
 
+def test_name_that_is_no_utf8(tmp_path):
+    folder = tmp_path / "a\udcff"
+    folder.mkdir()
+    assert "<title>a?</title>" in Page(write_run_page(folder, History())).source
+
+
 def test_a_page_without_snapshots_and_one_without_curves(tmp_path):
     RunLog(tmp_path, "pose").losses(1, 1, 0.5, {"total": 1.0}, 1e-4, 0.01)
     stage = Page(write_run_page(tmp_path, History.read(tmp_path))).run["stages"][0]

@@ -31,7 +31,8 @@ from tornado.web import HTTPError, OutputTransform, RequestHandler
 from visdom.server.app import Application, tornado_settings
 from visdom.server.handlers.web_handlers import IndexHandler
 
-from util.errors import UserError
+from util.errors import UserError, printable
+from util.json_files import read_json
 
 DEFAULT_PORT = 8096
 LOOPBACK = "127.0.0.1"
@@ -319,14 +320,16 @@ def prepare_folder(folder: Path, say: Callable[[str], None] = print) -> None:
         ) from error
     for path in folder.glob("*.json*"):
         try:
-            environment = json.loads(path.read_text(encoding="utf-8"))
-            is_good = all(isinstance(environment[part], dict) for part in ("jsons", "reload"))
-        except (OSError, ValueError, TypeError, KeyError):
-            is_good = False
-        if not is_good:
+            environment = read_json(path, "it is no saved environment")
+            panes, places = environment.get("jsons"), environment.get("reload")
+            if not (isinstance(panes, dict) and isinstance(places, dict)) or not all(
+                isinstance(pane, dict) for pane in panes.values()
+            ):
+                raise UserError(f"{path}: is no saved environment")
+        except UserError as error:
             aside = path.with_name(path.name.replace(".json", "") + ".unreadable")
             path.replace(aside)
-            say(f"dashboard: {path} is no saved environment; it is {aside.name} now")
+            say(f"dashboard: {error}; its name is {printable(aside.name)} now")
 
 
 def _listen(port: int, address: str) -> list[socket.socket]:

@@ -49,7 +49,8 @@ def write_run_page(folder: Path, history: History) -> Path:
     text = re.sub(r"{{(\w+)}}", lambda match: filling[match[1]], template)
     path = folder / "web" / "index.html"
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A folder's name that is no UTF-8 shows a question mark.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
     return path
 
 

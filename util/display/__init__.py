@@ -98,7 +98,7 @@ def environment_name(name: str) -> str:
     Its server puts the name into file names and, escaped for HTML, into a script of the page; the
     page puts it unquoted into addresses, where + stands for a comparison of environments.
     """
-    return re.sub(r"""[/\\"'<>&%?#+\x00-\x1f\x7f]""", "_", name)
+    return re.sub(r"""[/\\"'<>&%?#+\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]""", "_", name)
 
 
 def _start_dashboard(server: str, port: int, log: Path) -> bool:

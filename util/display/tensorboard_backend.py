@@ -47,7 +47,7 @@ class TensorBoardDisplay(Display):
 
     def text(self, text: str) -> None:
         """Say what is trained; indented, so that TensorBoard's markdown shows it as it is."""
-        self._write("add_text", "run", "    " + text.replace("\n", "\n    "))
+        self._write("add_text", "run", "    " + "\n    ".join(text.splitlines()))
 
     def scalars(self, iteration: int, plots: Plots) -> None:
         """Add a point to curves."""

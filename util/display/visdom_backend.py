@@ -332,7 +332,7 @@ class VisdomDisplay(Display):
             win=self._window(title, model),
             opts={
                 "title": self._title(title, model),
-                "legend": list(curves),
+                "legend": list(map(_plain, curves)),
                 "showlegend": len(curves) > 1,
                 "mode": "lines" if max(map(len, curves.values())) > 1 else "markers",
                 "layoutopts": {
@@ -385,5 +385,5 @@ class VisdomDisplay(Display):
 
 
 def _plain(title: str) -> str:
-    """A plot's title is markup, a picture's is not: what would differ is left out."""
-    return title.translate(str.maketrans("<>&", "___"))
+    """In a plot titles and names are markup and formulas, elsewhere not: what would differ is _."""
+    return title.translate(str.maketrans("<>&$", "____"))

@@ -1,10 +1,11 @@
 """Runs side by side in words and tables, for the terminal and for GitHub."""
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.metrics.comparison import Bootstrap, Difference, PairedComparison, compare_pairs
 from util.metrics.runs import Run, peculiarities
 
@@ -264,7 +265,7 @@ class _Plain:
         self._width = max(width, 60)
 
     def name(self, text: str) -> str:
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
     def best(self, text: str) -> str:
         return f"{text}*"
@@ -273,14 +274,14 @@ class _Plain:
         return f"{text} "
 
     def heading(self, text: str) -> str:
-        return text
+        return self.name(text)
 
     def text(self, text: str) -> str:
-        return textwrap.fill(text, self._width)
+        return textwrap.fill(self.name(text), self._width)
 
     def notes(self, notes: Sequence[str]) -> str:
         return "\n".join(
-            textwrap.fill(note, self._width, initial_indent="- ", subsequent_indent="  ")
+            textwrap.fill(self.name(note), self._width, initial_indent="- ", subsequent_indent="  ")
             for note in notes
         )
 
@@ -316,10 +317,8 @@ class _Markdown:
     best_example = "bold"
 
     def name(self, text: str) -> str:
-        text = " ".join(text.split())
-        for mark in "\\|*<>[]`":
-            text = text.replace(mark, f"\\{mark}")
-        return text
+        # The colon: else GitHub makes links of addresses.
+        return re.sub(r"[\\|*_~<>\[\]`&$#]|:(?=//)", r"\\\g<0>", printable(" ".join(text.split())))
 
     def best(self, text: str) -> str:
         return f"**{text}**"
