@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from util.errors import UserError
 from util.files import written_whole
-from util.history import plots_of, read_metrics
+from util.history import plots_of, read_records
 
 Losses = dict[str, dict[str, np.ndarray]]
 _FORMATS = (".png", ".svg", ".pdf")
@@ -42,17 +42,18 @@ def read_losses(folders: Sequence[Path]) -> tuple[Losses, list[str]]:
             raise UserError(f"{folder}: there is no such run; give the folder result/NAME")
         if not path.exists():
             raise UserError(f"{folder}: has no metrics.jsonl: no folder of a run of train.py")
-        records, bad_lines = read_metrics(path)
+        bad_lines = 0
+        values: dict[str, dict[str, dict[int, float]]] = {}
+        for record in read_records(path):
+            if record is None:
+                bad_lines += 1
+            elif record["kind"] == "train":
+                curves = values.setdefault(record["model"], {})
+                for name, value in plots_of(record).get("losses", {}).items():
+                    curves.setdefault(name, {})[record["iteration"]] = value
         if bad_lines:
             count = f"{bad_lines} {'line' if bad_lines == 1 else 'lines'}"
             notes.append(f"{path}: {count} without a record left out")
-        values: dict[str, dict[str, dict[int, float]]] = {}
-        for record in records:
-            if record["kind"] != "train":
-                continue
-            curves = values.setdefault(record["model"], {})
-            for name, value in plots_of(record).get("losses", {}).items():
-                curves.setdefault(name, {})[record["iteration"]] = value
         values = {model: curves for model, curves in values.items() if curves}
         if not values:
             raise UserError(f"{path}: has no losses yet (train.py writes them every --print_freq)")
