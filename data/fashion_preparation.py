@@ -9,7 +9,7 @@ from data.image_names import normalised_name
 from data.preparation import run_in_parallel
 from data.tables import encoding_problem
 from util.errors import UserError
-from util.files import written_whole
+from util.files import is_file_name, regular_file, written_whole
 from util.images import IMAGE_SUFFIXES
 
 HIGHRES_FOLDER = "img_highres"
@@ -59,7 +59,7 @@ def listed_name(line: str) -> str:
     line = line.strip().replace("\\", "/")
     if "/" not in line:
         return line
-    parts = PurePosixPath(line).parts
+    parts = PurePosixPath(line.lstrip("/")).parts
     for folder in (HIGHRES_FOLDER, "img"):
         if folder in parts:
             parts = parts[parts.index(folder) + 1 :]
@@ -108,6 +108,7 @@ def split_fashion(
 
 def _read_list(path: Path) -> list[str]:
     try:
+        regular_file(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(
@@ -155,6 +156,8 @@ def _match(names: list[str], sources: dict[str, Path]) -> dict[str, Path | None]
     for name in names:
         candidates = respelt.get(normalised_name(name), [])
         found[name] = sources.get(name, candidates[0] if len(candidates) == 1 else None)
+        if not is_file_name(name):  # such as one of an endless suffix
+            found[name] = None
     return found
 
 

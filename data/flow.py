@@ -1,6 +1,6 @@
 """True flow, which only the synthetic data set has."""
 
-import zipfile
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from util.errors import UserError
 from util.flow import resize_flow
+from util.npz_files import read_arrays
 
 
 class FlowFolder:
@@ -32,12 +33,12 @@ class FlowFolder:
         Raises UserError when the file cannot be read or has other shapes.
         """
         path = self.path(pair)
-        if not path.is_file():
+        if not os.path.lexists(path):  # (which takes names longer than a file system's)
             return torch.zeros(2, *self._size), torch.zeros(self._size)
         try:
-            with np.load(path) as arrays:
-                flow, visible = arrays["flow"], arrays["visible"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(path)
+            flow, visible = arrays["flow"], arrays["visible"]
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: cannot be read as true flow ({error})") from None
         if flow.ndim != 3 or flow.shape[0] != 2 or visible.shape != flow.shape[1:]:
             raise UserError(

@@ -3,10 +3,12 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from util.errors import UserError
 from util.files import regular_file
 
+LONGEST_ROW = 1 << 20  # characters; a row of 18 key points has some hundred
 _SNIFFED = 1 << 16  # bytes of a file that show how it is written
 _UTF_16 = ("utf-16", "utf-16-le", "utf-16-be")
 
@@ -17,7 +19,7 @@ def read_rows(
     """Read a table: (row, values of `columns`) or (row, what is wrong with that row).
 
     Raises UserError when the file is missing, empty, not UTF-8, has another header or separator,
-    or no rows.
+    a row beyond LONGEST_ROW, or no rows.
     """
     wanted = separator.join(columns)
     header: list[str] | None = None
@@ -25,8 +27,10 @@ def read_rows(
     try:
         regular_file(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+            lines = _Lines(path, file)
+            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
             for values in reader:
+                lines.taken = 0
                 if not "".join(values).strip():
                     continue
                 if header is None:
@@ -50,6 +54,31 @@ def read_rows(
         raise UserError(f"{path}: is empty; it needs the header {wanted} and one row per line")
     if row_count == 0:
         raise UserError(f"{path}: has a header but no rows")
+
+
+class _Lines:
+    """The lines of a file, of which a row (several of them, where it has quotes) takes a few.
+
+    Attributes:
+        taken: characters of the row that is being read; its reader begins each row with 0.
+    """
+
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self._path = path
+        self._file = file
+        self._number = 0
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(LONGEST_ROW + 1 - self.taken):
+            self._number += 1
+            self.taken += len(line)
+            if self.taken > LONGEST_ROW:
+                raise UserError(
+                    f"{self._path}: the row at line {self._number} has more than {LONGEST_ROW} "
+                    "characters; is a quote not closed there, or above?"
+                )
+            yield line
 
 
 def encoding_problem(path: Path, expected: str) -> str:

@@ -1,5 +1,6 @@
 """Files from strangers: told in one printable line; nothing waits or goes on for ever."""
 
+import csv
 import io
 import os
 import random
@@ -7,24 +8,39 @@ import socket
 import struct
 import subprocess
 import time
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from data.tables import read_rows
+from data.fashion_preparation import split_fashion
+from data.flow import FlowFolder
+from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
 from data.tfrecords import find_records, parse_example, serialise_example
 from data.worker_failures import explain_failure
 from tests.fuzz import harness
 from tests.fuzz import records as records_format
 from tests.fuzz.images import EPS, chunk
+from util import npz_files
 from util.crc32c import masked_crc32c
 from util.errors import UserError, printable
 from util.files import is_file_name, regular_file
 from util.images import IMAGE_FORMATS, IMAGE_SUFFIXES, LARGEST_IMAGE, read_image, read_image_size
+from util.metrics.image_sets import read_statistics
+from util.npz_files import read_arrays
 from util.protobuf import length_delimited, varint
+from util.result_table import (
+    TABLE_NAME,
+    ResultRow,
+    append_rows,
+    guarded,
+    read_table,
+    unguarded,
+    write_table,
+)
 
 
 def message_of(function, *arguments, **named) -> str:
@@ -93,6 +109,93 @@ def test_a_table_that_is_a_pipe(tmp_path):
     assert "pairs.csv: is a pipe" in message
 
 
+@pytest.mark.parametrize(
+    "text", ["from,to\n" + "a," * 10**6, 'from,to\n"a' + '\n","' * 10**6], ids=["line", "quotes"]
+)
+def test_a_row_without_end(tmp_path, text):
+    (tmp_path / "pairs.csv").write_text(text)
+    message = message_of(list, read_rows(tmp_path / "pairs.csv", ("from", "to"), ","))
+    assert f"has more than {LONGEST_ROW} characters" in message
+
+
+def test_a_list_of_images_that_leads_elsewhere(tmp_path):
+    """Each name has the spelling of an image that is there, but none is a name in the folder."""
+    source = tmp_path / "img_highres" / "MEN" / "Denim" / "id_00000080" / "01_1_front.jpg"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"pixels")
+    name = "fashionMENDenimid0000008001_1front"
+    for line in (f"{name}.{'x' * 300}", f"{name}.\0", f"../{name}.jpg", f"/{name}.jpg"):
+        (tmp_path / "test.lst").write_text(f"MEN/Denim/id_00000080/01_1_front.jpg\n{line}\n")
+        (report,) = split_fashion(tmp_path, phases=("test",))
+        assert len(report.missing) == 1
+        assert [path.name for path in (tmp_path / "test").rglob("*")] == [f"{name}.jpg"]
+
+
+def test_cells_are_no_formulas(tmp_path):
+    plain = ("'a", "a=1", "", "a\nb")
+    texts = ("=cmd|' /C calc'!A0", "+1", "-a.png", "@x", "\t=1", "'=1", "''-", *plain)
+    for text in texts:
+        assert guarded(text)[:1] not in tuple("=+-@\t\r") and unguarded(guarded(text)) == text
+        assert (guarded(text) == text) is (text in plain)
+    rows = [ResultRow(text, text, text, '{"name": "=x"}', "0" * 64, text) for text in texts]
+    write_table(tmp_path, rows[:3])
+    append_rows(tmp_path, rows[3:])
+    assert list(read_table(tmp_path).values()) == rows
+    with open(tmp_path / TABLE_NAME, newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells)
+
+
+def test_other_tables_that_are_pipes(tmp_path):
+    os.mkfifo(tmp_path / TABLE_NAME)
+    assert "is a pipe" in message_of(read_table, tmp_path)
+    os.mkfifo(tmp_path / "test.lst")
+    assert "is a pipe" in message_of(split_fashion, tmp_path, phases=("test",))
+
+
+# Arrays
+
+
+def npz(path, values: bytes, header: dict):
+    """An .npz file of one array `mu` whose header says what it likes."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mu.npy", stream.getvalue() + values)
+
+
+def test_arrays_of_npz_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz_files, "LARGEST_ARRAYS", 10_000)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, mu=np.arange(3.0), notes="text")
+    arrays = read_arrays(path)
+    assert arrays["mu"].tolist() == [0, 1, 2] and str(arrays["notes"]) == "text"
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**40,)}
+    for values, changes, expected in (
+        (bytes(8), {}, "or less than it says"),
+        (bytes(8), {"descr": "|O", "shape": (1,)}, "holds objects"),
+        (bytes(20_000), {"shape": (2500,)}, "10000 bytes unpacked"),
+        (bytes(4), {"shape": (0,)}, None),
+    ):
+        npz(path, values, header | changes)
+        if expected is None:
+            assert read_arrays(path)["mu"].shape == (0,)
+            continue
+        with pytest.raises(ValueError, match=expected):
+            read_arrays(path)
+        message = message_of(read_statistics, path, "standard")
+        assert message.startswith(f"--fid_real_path={path}: cannot be read") and expected in message
+    path.write_bytes(b"PK\5\6" + b"\xff" * 40)
+    with pytest.raises(ValueError):
+        read_arrays(path)
+
+
+def test_true_flow_that_is_a_pipe(tmp_path):
+    """Not a pair without flow, which is scored as one where nothing is visible."""
+    os.mkfifo(tmp_path / "a_2_b.npz")
+    assert "a_2_b.npz: is a pipe" in message_of(FlowFolder(tmp_path, (4, 4)).read, "a_2_b")
+
+
 # Images
 
 
@@ -114,6 +217,7 @@ def test_no_other_formats_are_opened(tmp_path, monkeypatch):
     assert {Image.registered_extensions()[s] for s in IMAGE_SUFFIXES} - set(IMAGE_FORMATS) == set()
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_images_of_too_many_pixels(tmp_path):
     path = tmp_path / "a.png"
     for size in ((9_500, 9_500), (60_000, 60_000)):  # Pillow refuses the second

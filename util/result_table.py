@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -20,10 +21,11 @@ from pathlib import Path
 from torch import nn
 
 from util.errors import UserError
-from util.files import written_whole
+from util.files import regular_file, written_whole
 from util.json_files import parse_json
 
 TABLE_NAME = "results.csv"
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 # Options that change no picture. What is added later counts, unless it is added here, too.
 _WITHOUT_EFFECT = frozenset({
     "batchSize", "checkpoints_dir", "debug", "gpu_ids", "is_train", "max_dataset_size", "nThreads",
@@ -102,6 +104,7 @@ def read_table(folder: Path) -> dict[str, ResultRow] | None:
     """
     path = folder / TABLE_NAME
     try:
+        regular_file(path)
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         return None
@@ -115,7 +118,7 @@ def read_table(folder: Path) -> dict[str, ResultRow] | None:
         if columns not in (COLUMNS, COLUMNS[:-1]):
             return None
         for values in reader:
-            row = ResultRow(**dict(zip(columns, values, strict=True)))
+            row = ResultRow(**dict(zip(columns, map(unguarded, values), strict=True)))
             if not isinstance(parse_json(row.options), dict):
                 raise ValueError("options are no JSON object")
             rows[row.result] = row
@@ -145,5 +148,18 @@ def append_rows(folder: Path, rows: Iterable[ResultRow]) -> None:
 
 def _encode(rows: Iterable[Iterable[str]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(guarded, row) for row in rows)
     return text.getvalue().encode("utf-8", errors="surrogateescape")
+
+
+def guarded(cell: str) -> str:
+    """Give a text as a cell that no spreadsheet runs as a formula: those begin with = + - @.
+
+    An apostrophe goes in front, as it does of what would read back as a guarded text.
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """Undo `guarded`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

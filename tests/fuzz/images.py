@@ -118,7 +118,7 @@ def _pad(rng: random.Random, name: str, data: bytes) -> bytes:
     if name == "JPEG":
         start = 2 if rng.random() < 0.7 else data.rfind(b"\xff\xda")
         piece = rng.choice([b"\xff", b"\0", b"\xff\xfe\0\2", b"\xff\xe1\0\2", data[start:-2]])
-        return data[:start] + piece * (size // len(piece)) + data[start:]
+        return data[:start] + piece * (size // max(len(piece), 1)) + data[start:]
     if name == "PNG":
         place = rng.choice([33, max(data.rfind(b"IEND") - 4, 0)])
         piece = chunk(rng.choice([b"tEXt", b"IDAT", b"abcd", b"fdAT"]), b"")

@@ -4,7 +4,6 @@ import glob
 import hashlib
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from util.images import read_image
 from util.json_files import parse_json
 from util.metrics.frechet import FeatureStatistics
 from util.metrics.row_file import RowFile
+from util.npz_files import read_arrays
 
 FEATURES = 2048
 CLASSES = 1008
@@ -198,16 +198,16 @@ def read_statistics(path: Path, network: str) -> RealSet:
     """
     option = f"--fid_real_path={path}"
     try:
-        with np.load(path) as arrays:
-            if not {"mu", "sigma"} <= arrays.keys():
-                raise UserError(
-                    f"{option}: holds {', '.join(arrays) or 'nothing'}; it must hold mu and sigma, "
-                    "or be a folder of images"
-                )
-            mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
-    except UserError:
-        raise
-    except Exception as error:  # numpy raises many kinds for what is no such archive
+        arrays = read_arrays(path)
+        if not {"mu", "sigma"} <= arrays.keys():
+            raise UserError(
+                f"{option}: holds {', '.join(arrays) or 'nothing'}; it must hold mu and sigma, "
+                "or be a folder of images"
+            )
+        if any(arrays[key].dtype.kind not in "fiu" for key in ("mu", "sigma")):
+            raise ValueError("they hold no real numbers")
+        mean, covariance = (arrays[key].astype(np.float64) for key in ("mu", "sigma"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{option}: cannot be read as statistics, an .npz file with mu and sigma ({error}); a "
             "folder of images serves as well"
@@ -364,18 +364,19 @@ class _CacheSlot:
         if not self.path.is_file():
             return None
         try:
-            with np.load(self.path) as arrays:
-                mean, covariance = arrays["mean"], arrays["covariance"]
-                notes = parse_json(str(arrays["notes"]))
+            arrays = read_arrays(self.path)
+            mean, covariance = arrays["mean"], arrays["covariance"]
+            notes = parse_json(str(arrays["notes"]))
             key, rows = dict(notes.pop("key")), int(notes["count"])
             for texts in (notes["sizes"], notes["unreadable"]):
                 if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                     raise ValueError("a note is no list of texts")
+            if mean.shape != (FEATURES,) or covariance.shape != (FEATURES, FEATURES):
+                raise ValueError("not of this network")
             if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
                 raise ValueError("of a network with broken weights")
             entry = {**notes, "mean": mean, "covariance": covariance}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-                zipfile.BadZipFile):  # fmt: skip
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             say(f"{self.path}: damaged cache entry, computed anew")
             return None
         if key != self._key:

@@ -14,6 +14,7 @@ import numpy as np
 
 from util.files import written_whole
 from util.metrics.pairing import ResultFile
+from util.result_table import guarded
 
 SCHEMA = 1
 SHOWN_PROBLEMS = 10
@@ -107,15 +108,14 @@ class Report:
         columns = [name for name, figure in self.figures.items() if figure.per_image]
         lines = (
             [
-                result.path.name,
-                *_image_names(result),
+                *map(guarded, (result.path.name, *_image_names(result))),
                 *(_cell(row.get(name)) for name in columns),
             ]
             for result, row in zip(results, rows, strict=True)
         )
         _write_csv(folder / "metrics.csv", [*KEY_COLUMNS, *columns], lines)
         values = [f"{figure.value:.6g}" for figure in self.figures.values()]
-        line = [self.name, str(self.results["images"]), *values]
+        line = [guarded(self.name), str(self.results["images"]), *values]
         _write_csv(summary_path, ["name", "images", *self.figures], [line])
 
     def to_json(self) -> str:

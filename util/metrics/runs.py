@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
+from util.files import regular_file
 from util.images import IMAGE_SUFFIXES
 from util.json_files import read_json
 from util.metrics.report import KEY_COLUMNS, SCHEMA, Figure
 from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts
+from util.result_table import unguarded
 
 _WRITE_AGAIN = "run script.metrics again"
 
@@ -136,6 +138,7 @@ def _read_json(file: Path) -> dict:
 def _with_scores(run: Run, file: Path) -> Run:
     names = [name for name, figure in run.figures.items() if figure.per_image]
     try:
+        regular_file(file)
         with open(file, encoding="utf-8", newline="") as opened:
             reader = csv.reader(opened, strict=True)
             columns = next(reader, [])
@@ -150,7 +153,7 @@ def _with_scores(run: Run, file: Path) -> Run:
             for row in reader:
                 if len(row) != len(columns):
                     raise ValueError(f"{len(row)} cells, expected {len(columns)}")
-                result, *images = (row[columns.index(name)] for name in KEY_COLUMNS)
+                result, *images = (unguarded(row[columns.index(name)]) for name in KEY_COLUMNS)
                 pairs.append(Path(result).stem.removesuffix(RESULT_MARK))
                 named.append(tuple(map(_stem, images)))
                 values.append([float(row[place] or "nan") for place in places])

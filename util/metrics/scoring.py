@@ -26,6 +26,7 @@ from util.metrics.image_sets import (
 from util.metrics.lpips_distance import SMALLEST_SIDE, LPIPSDistance
 from util.metrics.pairing import ResultFile
 from util.metrics.reconstruction import mask_picture
+from util.npz_files import read_arrays
 
 PictureScore = Callable[[np.ndarray, np.ndarray], float]
 LPIPS_NAMES = {"LPIPS": "v0.1", "LPIPS_v0.0": "v0.0"}
@@ -189,9 +190,9 @@ def flow_error(result: ResultFile, truth_folder: Path, size: tuple[int, int]) ->
     """
     path = flow_path(result.path.parent, result.pair)
     try:
-        with np.load(path) as arrays:
-            flow = torch.from_numpy(arrays["flow"].astype(np.float32))
-            made_by = str(arrays["checkpoint"]) if "checkpoint" in arrays else ""
+        arrays = read_arrays(path)
+        flow = torch.from_numpy(arrays["flow"].astype(np.float32))
+        made_by = str(arrays.get("checkpoint", ""))
     except FileNotFoundError:
         raise UserError(f"{path}: no saved flow; run test.py with --save_flow") from None
     except Exception as error:  # numpy raises many kinds for a damaged archive
