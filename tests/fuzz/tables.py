@@ -141,7 +141,7 @@ def slow_fields(text: str, separator: str) -> list[str]:
         elif character != " " or field:  # blanks after a separator do not count
             field += character
         k += 1
-    assert not quoted, "a quoted line break"
+    assert not (quoted and field), "a quoted line break"
     return [part.strip() for part in [*fields, field]]
 
 
@@ -155,8 +155,9 @@ def slow_rows(data: bytes, separator: str, columns: list[str]) -> list[list[str]
 
 
 def slow_find(name: str, known: Iterable[str]) -> str:
-    """The name itself, else the only one that differs in its suffix alone."""
-    (found,) = {name} & set(known) or [k for k in known if os.path.splitext(k)[0] == name[:-4]]
+    """The name itself, else the only one that differs in its suffix and folders alone."""
+    stem = name.replace("\\", "/").rpartition("/")[2][:-4]
+    (found,) = {name} & set(known) or [k for k in known if os.path.splitext(k)[0] == stem]
     assert name == found or name.lower().endswith((".png", ".jpg"))
     return found
 
