@@ -17,7 +17,7 @@ from dashboard_process import DashboardProcess, copy_visdom, free_port, wait_for
 from helpers import assert_one_line_error, run_python
 
 from script import dashboard
-from util import dashboard_assets
+from util import dashboard_assets, dashboard_server
 from util.dashboard_assets import (
     PACKAGES,
     Package,
@@ -321,11 +321,13 @@ def test_file_that_is_no_environment_is_renamed(tmp_path):
     for name, text in {**bad, "good": good}.items():
         (tmp_path / f"{name}.json").write_text(text)
     os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "half.unreadable").write_text("an earlier one")
     said = []
     prepare_folder(tmp_path, said.append)
     names = {path.name for path in tmp_path.iterdir()}
-    asides = {f"{name}.unreadable" for name in (*bad, "pipe")}
-    assert names == {"good.json", "view", *asides}
+    asides = {f"{name}.unreadable{'1' * (name == 'half')}" for name in (*bad, "pipe")}
+    assert names == {"good.json", "view", "half.unreadable", *asides}
+    assert (tmp_path / "half.unreadable").read_text() == "an earlier one"
     assert len(said) == 5
     for aside in asides:
         assert sum(aside in line and aside.split(".")[0] + ".json" in line for line in said) == 1
@@ -354,6 +356,22 @@ def test_only_environments_that_changed_are_written(tmp_path):
     state["run"] = environment("y")  # as before it was deleted
     files.save()
     assert (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("content", [float("nan"), "x" * 2000])
+def test_what_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(dashboard_server, "LARGEST_FILE", 1000)
+    said = []
+    files = EnvironmentFiles(tmp_path, said.append)
+    state = {"run": environment()}
+    files.watch(state)
+    state["run"]["jsons"]["pane"] = environment("y")["jsons"]["pane"]
+    files.save()
+    kept = (tmp_path / "run.json").read_text()
+    state["run"]["jsons"]["pane"] = environment(content)["jsons"]["pane"]
+    files.save()
+    assert (tmp_path / "run.json").read_text() == kept
+    assert len(said) == 1 and "'run' cannot be saved" in said[0]
 
 
 def test_newest_is_known_after_a_restart(tmp_path):

@@ -7,6 +7,7 @@ address, refuses requests of other sites' pages, and has the browser load nothin
 import asyncio
 import errno
 import ipaddress
+import itertools
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ from visdom.server.app import Application, tornado_settings
 from visdom.server.handlers.web_handlers import IndexHandler
 
 from util.errors import UserError, printable
-from util.json_files import read_json
+from util.json_files import LARGEST_FILE, read_json
 
 DEFAULT_PORT = 8096
 LOOPBACK = "127.0.0.1"
@@ -259,7 +260,10 @@ class EnvironmentFiles:
             try:
                 # First under a name that visdom does not read: a crash leaves a whole file.
                 partial = self.folder / "saving.tmp"
-                partial.write_text(json.dumps(environment), encoding="utf-8")
+                text = json.dumps(environment, allow_nan=False)
+                if len(text) > LARGEST_FILE:
+                    raise ValueError(f"{len(text)} bytes, {LARGEST_FILE} are allowed")
+                partial.write_text(text, encoding="utf-8")
                 os.utime(partial, (self._changed_at[name],) * 2)  # for `newest` after a restart
                 partial.replace(self._path(name))
             except (OSError, ValueError) as error:
@@ -327,8 +331,10 @@ def prepare_folder(folder: Path, say: Callable[[str], None] = print) -> None:
             ):
                 raise UserError(f"{path}: is no saved environment")
         except UserError as error:
-            aside = path.with_name(path.name.replace(".json", "") + ".unreadable")
-            path.replace(aside)
+            stem = path.name.replace(".json", "")
+            asides = (path.with_name(f"{stem}.unreadable{n or ''}") for n in itertools.count())
+            aside = next(each for each in asides if not os.path.lexists(each))
+            path.rename(aside)
             say(f"dashboard: {error}; its name is {printable(aside.name)} now")
 
 
