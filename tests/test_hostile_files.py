@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import random
 import socket
 import struct
 import subprocess
@@ -363,8 +362,6 @@ def test_records_whose_fields_would_fill_the_memory_or_hours(value):
 class Format:
     """A format whose inputs are numbers, and whose reader does what each of them stands for."""
 
-    __name__ = "format"
-
     def __init__(self, folder):
         self.readers = [
             lambda: None,
@@ -380,9 +377,6 @@ class Format:
     def refuse(self, text):
         raise UserError(text)
 
-    def generate(self, rng: random.Random, folder):
-        (folder / "number").write_text("1")
-
     def read(self, folder):
         self.readers[self.number]()
 
@@ -395,11 +389,12 @@ def watch():
 def test_the_fuzzer_notices(tmp_path, watch):
     folder = tmp_path / "input"
     folder.mkdir()
+    (folder / "number").write_text("1")
     made = Format(folder)
     outcomes = []
     for number in range(len(made.readers)):
         made.number = number
-        outcomes.append(harness._outcome(made, watch, 1, number, folder))
+        outcomes.append(harness._outcome(made, watch, folder))
     assert outcomes[0] == ["read", ""] and outcomes[1] == ["refused", "a line"]
     assert [outcome[0] for outcome in outcomes[2:]] == ["finding"] * (len(outcomes) - 2)
     texts = ("ZeroDivisionError", "the message ''", "prints", "open", "os.rename", "Popen")

@@ -8,6 +8,7 @@ An input depends on the format, the seed and its number alone.
 """
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -33,7 +34,7 @@ FORMATS = sorted(
     {module.name for module in pkgutil.iter_modules(tests.fuzz.__path__)}
     - {"__main__", "harness", "mutations"}
 )
-SECONDS = 10  # of one input, its making included
+SECONDS = 10  # for reading one input
 MEGABYTES = 1024  # of address space, beyond what the child has at its start; modules may say more
 INPUTS_PER_CHILD = 1000  # memory that is given back in pieces is not held against an input
 
@@ -134,6 +135,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,  # `select` knows nothing of a line that lies in a buffer
             cwd=work,
             env=environment,
         )
@@ -146,6 +148,8 @@ class _Child:
         """The outcome of an input, and what there is to say of it."""
         self._process.stdin.write(f"{seed} {number}\n".encode())
         self._process.stdin.flush()
+        if self._answer(60) != ["made", ""]:
+            raise RuntimeError(f"input {number} of seed {seed} is not made: {self._said()}")
         answer = self._answer(SECONDS)
         if answer is not None:
             return answer[0], answer[1]
@@ -204,10 +208,9 @@ class _Watch:
             self.seen.append(f"{event} {arguments[:2]!r}"[:300])
 
 
-def _outcome(module: object, watch: _Watch, seed: int, number: int, folder: Path) -> list[str]:
+def _outcome(module: object, watch: _Watch, folder: Path) -> list[str]:
     from util.errors import UserError
 
-    module.generate(random.Random(f"{module.__name__} {seed} {number}"), folder)
     said = io.StringIO()
     outcome = ["read", ""]
     watch.active, watch.seen = True, []
@@ -231,7 +234,7 @@ def _outcome(module: object, watch: _Watch, seed: int, number: int, folder: Path
 
 
 def serve(name: str, folder: Path) -> None:
-    """Answer each line "seed number" with [outcome, text] as JSON, until the input ends."""
+    """Answer each line "seed number" with ["made", ""] and [outcome, text], as lines of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     module = importlib.import_module(f"tests.fuzz.{name}")
@@ -247,10 +250,12 @@ def serve(name: str, folder: Path) -> None:
     limit = pages * resource.getpagesize() + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    print(json.dumps(["ready", ""]), file=answers, flush=True)
+    answer = functools.partial(print, file=answers, flush=True)
+    answer(json.dumps(["ready", ""]))
     for line in sys.stdin:
-        seed, number = map(int, line.split())
-        print(json.dumps(_outcome(module, watch, seed, number, folder)), file=answers, flush=True)
+        module.generate(random.Random(f"{module.__name__} {line}"), folder)
+        answer(json.dumps(["made", ""]))
+        answer(json.dumps(_outcome(module, watch, folder)))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def generate(rng: random.Random, folder: Path) -> None:
     else:
         name, data = rng.choice(honest_files())
         for _ in range(rng.choice([0, 1, 1, 1, 2, 4, 16])):
-            if name == "PNG" and rng.random() < 0.7:
+            if name == "PNG" and len(data) < 10**5 and rng.random() < 0.7:
                 data = _mutate_png(rng, data)
             elif rng.random() < 0.05:
                 data = _pad(rng, name, data)

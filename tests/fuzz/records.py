@@ -86,7 +86,7 @@ def _mutate_features(rng: random.Random, features: dict) -> None:
     )  # fmt: skip
     kind = rng.randrange(10)
     if kind == 0:
-        del features[key]
+        features.pop(key, None)
     elif kind == 1:
         features[key] = rng.choice(
             [None, [], [b""], [b"a", b"b"], np.zeros(0, np.float32), np.zeros(54, np.int64),
