@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.loader import create_loader
 from data.pair_dataset import PairDataset
-from util.errors import UserError
+from util.errors import UserError, printable
 
 __all__ = ["PairDataset", "create_dataset", "create_loader", "dataset_names", "find_dataset"]
 
@@ -40,5 +40,5 @@ def create_dataset(
     """
     dataset = find_dataset(options.dataset_mode).from_options(options, phase, augment)
     for notice in dataset.notices:
-        print(f"Data: {notice}", flush=True)
+        print(printable(f"Data: {notice}"), flush=True)
     return dataset

@@ -450,7 +450,7 @@ class PairDataset(Dataset):
 
     def _find_table(self, root: Path, kind: str) -> Path:
         names = [f"{prefix}-{kind}-{self.phase}.csv" for prefix in self.file_prefixes]
-        found = [root / name for name in names if (root / name).is_file()]
+        found = [root / name for name in names if (root / name).exists()]
         if not found:
             others = ", ".join(sorted(path.name for path in root.glob("*.csv"))) or "none"
             raise UserError(

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
+from util.errors import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         trust_keypoints=options.trust_keypoints,
     )
     for notice in dataset.notices:
-        print(f"Data: {notice}", flush=True)
+        print(printable(f"Data: {notice}"), flush=True)
     written = write_records(dataset, options.dataset_mode, Path(options.out), options.shards)
     for message in written.bad:
         print(f"left out: {message}", file=sys.stderr)

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 
 from options.parser import Parser, run_program
 from util.argument_types import worker_count
+from util.errors import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if report.missing:
             print(
-                f"  missing: {', '.join(report.missing[:3])}"
+                f"  missing: {printable(', '.join(report.missing[:3]))}"
                 f"{', …' if len(report.missing) > 3 else ''}; "
                 f"all in {Path(options.dataroot) / f'missing-{report.phase}.txt'}"
             )

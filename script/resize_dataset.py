@@ -15,6 +15,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 
 from options.parser import Parser, run_program
 from util.argument_types import size, worker_count
+from util.errors import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             target = root / resized_folder_name(phase, new_size)
             report = resize_folder(root / phase, target, new_size, **how)
             if other_files := files_not_read(root / phase):
-                print(f"warning: {other_files}", file=sys.stderr)
+                print(printable(f"warning: {other_files}"), file=sys.stderr)
         print(
             f"{report.folder}: {report.found} images found, {report.written} written, "
             f"{report.skipped} there already, {len(report.unreadable)} unreadable"
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         if report.foreign:
             print(
                 f"warning: {len(report.foreign)} other images are in {report.folder}, such as "
-                f"{report.foreign[0]}: metrics would count them, too; remove them",
+                f"{printable(report.foreign[0])}: metrics would count them, too; remove them",
                 file=sys.stderr,
             )
         unreadable += len(report.unreadable)

@@ -11,15 +11,18 @@ import zipfile
 
 import numpy as np
 import pytest
+from market_folder import Folder
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from data import create_dataset
 from data.fashion_preparation import split_fashion
 from data.flow import FlowFolder
 from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
 from data.tfrecords import find_records, parse_example, serialise_example
 from data.worker_failures import explain_failure
+from options.test_options import parse_test_options
 from tests.fuzz import harness
 from tests.fuzz import records as records_format
 from tests.fuzz.images import EPS, chunk
@@ -150,6 +153,26 @@ def test_other_tables_that_are_pipes(tmp_path):
     assert "is a pipe" in message_of(read_table, tmp_path)
     os.mkfifo(tmp_path / "test.lst")
     assert "is a pipe" in message_of(split_fashion, tmp_path, phases=("test",))
+
+
+def test_names_on_the_terminal(tmp_path, capsys):
+    """A notice on a pair whose image is spelt with an escape in front of its name."""
+    folder = Folder(tmp_path / "market")
+    folder.write_pairs(["x\x1b[2J/p0.png,p1.png"])
+    create_dataset(
+        parse_test_options(
+            [
+                "--name=x",
+                "--model=pose",
+                "--dataset_mode=market",
+                f"--dataroot={folder.root}",
+                "--phase=train",
+            ]
+        ),
+        "train",
+    )
+    out = capsys.readouterr().out
+    assert r"x\x1b[2J/p0.png" in out and "\x1b" not in out
 
 
 # Arrays

@@ -16,7 +16,7 @@ from models import create_model
 from models.base_model import Batch, Prediction
 from options.base_options import options_text, run_folder
 from options.test_options import JPEG_QUALITY
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.files import name_limit, written_whole
 from util.images import save_image, to_uint8
 from util.pair_names import RESULT_MARK, SEPARATOR, check_unique, pair_name
@@ -244,7 +244,8 @@ def _tell_others(
         (unlisted, f"not in {TABLE_NAME}: {mixed}"),
     ):
         if names:
-            print(f"{folder}: {len(names)} earlier results stay, such as {min(names)}, {what}")
+            name = printable(min(names))
+            print(f"{folder}: {len(names)} earlier results stay, such as {name}, {what}")
 
 
 def run_inference(options: argparse.Namespace) -> int:

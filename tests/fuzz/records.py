@@ -92,16 +92,16 @@ def _mutate_features(rng: random.Random, features: dict) -> None:
             [None, [], [b""], [b"a", b"b"], np.zeros(0, np.float32), np.zeros(54, np.int64),
              np.zeros(54, np.float32), np.array([rng.choice(EDGES) % 2**63])]
         )  # fmt: skip
-    elif key not in features or not len(features[key]):
+    elif features.get(key) is None or not len(features[key]):
         return
     elif key.startswith("image_name"):
         text = rng.choice(NASTY_TEXTS)
         name = rng.choice([text, f"{text}.jpg", f"a/{text}.jpg", f"0001_{text}"])
         features[key] = [name.encode(errors="surrogatepass")]
-    elif key.startswith("image_raw"):
+    elif key.startswith("image_raw") and isinstance(features[key], list):
         features[key] = [_image(rng, features[key][0])]
-    elif key.startswith("pose"):
-        points = features[key].copy()
+    elif key.startswith("pose") and isinstance(features[key], np.ndarray):
+        points = np.array(features[key], np.float32)
         points[rng.randrange(len(points))] = rng.choice(NUMBERS)
         features[key] = points
     else:

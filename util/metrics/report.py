@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from util.errors import printable
 from util.files import written_whole
 from util.metrics.pairing import ResultFile
 from util.result_table import guarded
@@ -167,7 +168,7 @@ class Report:
         if len(self.problems) > SHOWN_PROBLEMS:
             lines.append(f"left out: {len(self.problems) - SHOWN_PROBLEMS} more, see metrics.json")
         lines += [f"warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def _image_names(result: ResultFile) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from data.annotations import read_poses
 from data.body_mask import disc_body_mask, limb_body_mask
 from data.frame_check import Frame
 from data.image_names import files_not_read
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.images import read_image_size
 from util.metrics.arguments import (
     check_paths,
@@ -84,7 +84,7 @@ def run_metrics(options: argparse.Namespace) -> int:
     kinds, skipped = choose_figures(options)
     check_paths(options)
     for text in without_effect(options, kinds):
-        print(text)
+        print(printable(text))
     found = find_results(
         Path(options.distorated_path), Path(options.gt_path), options.mixed_results
     )
