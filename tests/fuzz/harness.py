@@ -34,7 +34,8 @@ FORMATS = sorted(
     {module.name for module in pkgutil.iter_modules(tests.fuzz.__path__)}
     - {"__main__", "harness", "mutations"}
 )
-SECONDS = 10  # for reading one input
+SECONDS = 5  # of the processor, for reading one input
+PATIENCE = 60  # seconds until a reader is taken for hanging: the machine may be busy
 MEGABYTES = 1024  # of address space, beyond what the child has at its start; modules may say more
 INPUTS_PER_CHILD = 1000  # memory that is given back in pieces is not held against an input
 
@@ -148,14 +149,14 @@ class _Child:
         """The outcome of an input, and what there is to say of it."""
         self._process.stdin.write(f"{seed} {number}\n".encode())
         self._process.stdin.flush()
-        if self._answer(60) != ["made", ""]:
+        if self._answer(PATIENCE) != ["made", ""]:
             raise RuntimeError(f"input {number} of seed {seed} is not made: {self._said()}")
-        answer = self._answer(SECONDS)
+        answer = self._answer(PATIENCE)
         if answer is not None:
             return answer[0], answer[1]
         code = self._process.poll()
         if code is None:
-            return "finding", f"takes more than {SECONDS} s"
+            return "finding", f"takes more than {PATIENCE} s"
         return "finding", f"the process ends with {code}: {self._said()}"
 
     def _answer(self, seconds: float) -> list[str] | None:
@@ -213,6 +214,7 @@ def _outcome(module: object, watch: _Watch, folder: Path) -> list[str]:
 
     said = io.StringIO()
     outcome = ["read", ""]
+    start = time.process_time()
     watch.active, watch.seen = True, []
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
@@ -225,6 +227,9 @@ def _outcome(module: object, watch: _Watch, folder: Path) -> list[str]:
             outcome = ["finding", traceback.format_exc()[-4000:]]
         finally:
             watch.active = False
+    taken = time.process_time() - start
+    if taken > SECONDS:
+        return ["finding", f"takes {taken:.1f} s, and then: {outcome}"]
     if watch.seen:
         return ["finding", f"does {watch.seen}"]
     raw = [line for line in said.getvalue().split("\n") if not line.isprintable()]
