@@ -127,9 +127,9 @@ def _mutate_message(rng: random.Random, payload: bytes) -> bytes:
         return payload + length_delimited(1, length_delimited(1, entry))
     if kind == 1:
         piece = rng.choice([b"", length_delimited(1, b"a"), b"\x08\1", length_delimited(2, b"")])
-        return payload + length_delimited(1, length_delimited(1, piece) * 300_000)
+        return payload + length_delimited(1, length_delimited(1, piece) * 120_000)
     if kind == 2:  # numbers, each in a field of its own
-        numbers = length_delimited(2, b"\x0d\0\0\0\0" * 300_000)
+        numbers = length_delimited(2, b"\x0d\0\0\0\0" * 120_000)
         entry = length_delimited(1, b"pose_peaks_0_rcv") + length_delimited(2, numbers)
         return length_delimited(1, length_delimited(1, entry))
     if kind == 3:
