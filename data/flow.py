@@ -45,11 +45,14 @@ class FlowFolder:
                 f"{path}: expected flow [2, H, W] and visible [H, W], "
                 f"got {list(flow.shape)} and {list(visible.shape)}"
             )
-        return scale_flow(
-            torch.from_numpy(flow.astype(np.float32)),
-            torch.from_numpy(visible.astype(bool)),
-            self._size,
-        )
+        if flow.dtype.kind != "f" or visible.dtype.kind not in "biu" or not flow.size:
+            raise UserError(f"{path}: flow must be floats, visible yes or no, and neither empty")
+        visible = visible.astype(bool)
+        with np.errstate(over="ignore"):
+            flow = flow.astype(np.float32)
+        if not np.isfinite(flow[:, visible]).all():
+            raise UserError(f"{path}: flow is NaN or infinite where it is visible")
+        return scale_flow(torch.from_numpy(flow), torch.from_numpy(visible), self._size)
 
 
 def scale_flow(

@@ -218,6 +218,27 @@ def test_true_flow_that_is_a_pipe(tmp_path):
     assert "a_2_b.npz: is a pipe" in message_of(FlowFolder(tmp_path, (4, 4)).read, "a_2_b")
 
 
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"flow": np.full((2, 8, 6), "a")}, "flow must be floats"),
+        ({"visible": np.ones((8, 6))}, "visible yes or no"),
+        ({"flow": np.zeros((2, 0, 0)), "visible": np.zeros((0, 0), bool)}, "neither empty"),
+        ({"flow": np.full((2, 8, 6), 1e300)}, "NaN or infinite where it is visible"),
+        ({"flow": np.full((2, 8, 6), np.nan)}, "NaN or infinite where it is visible"),
+        ({"flow": np.full((2, 8, 6), np.nan), "visible": np.zeros((8, 6), bool)}, None),
+    ],
+)
+def test_true_flow_of_other_values(tmp_path, arrays, expected):
+    honest = {"flow": np.zeros((2, 8, 6), np.float16), "visible": np.ones((8, 6), bool)}
+    np.savez(tmp_path / "a.npz", **honest | arrays)
+    folder = FlowFolder(tmp_path, (4, 3))
+    if expected is None:
+        assert not folder.read("a")[0].any()
+    else:
+        assert expected in message_of(folder.read, "a")
+
+
 # Images
 
 

@@ -150,7 +150,7 @@ def read(folder: Path) -> None:
 
 def _check(dataset: PairDataset, k: int) -> None:
     for name, encoded in dataset.stored_images(k):
-        assert encoded and Path(name).name == name and "\0" not in name
+        assert isinstance(encoded, bytes) and Path(name).name == name and "\0" not in name
     for path in dataset.pair_paths(k):
         os.path.lexists(path)
     item = dataset[k]

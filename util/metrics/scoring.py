@@ -197,8 +197,8 @@ def flow_error(result: ResultFile, truth_folder: Path, size: tuple[int, int]) ->
         raise UserError(f"{path}: no saved flow; run test.py with --save_flow") from None
     except Exception as error:  # numpy raises many kinds for a damaged archive
         raise UserError(f"{path}: cannot be read as flow ({error})") from None
-    if flow.ndim != 3 or flow.shape[0] != 2:
-        raise UserError(f"{path}: expected flow [2, h, w], got {list(flow.shape)}")
+    if flow.ndim != 3 or flow.shape[0] != 2 or not flow.isfinite().all():
+        raise UserError(f"{path}: expected finite flow [2, h, w], got {list(flow.shape)}")
     if result.checkpoint and made_by != result.checkpoint:
         raise UserError(
             f"{path}: is the flow of an earlier run, of other weights than {result.path.name}; run "
