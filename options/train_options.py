@@ -217,6 +217,11 @@ def _check_start(options: argparse.Namespace) -> None:
             f"--which_iter: with --init_from the label stands behind the run: "
             f"--init_from={options.init_from[0]}:{options.which_iter}"
         )
+    if options.which_iter != "latest" and not options.continue_train:
+        raise UserError(
+            f"--which_iter={options.which_iter}: loads nothing without --continue_train, give that "
+            "too; or leave it out to train anew"
+        )
     if options.init_from and options.init_from[0] == options.name:
         raise UserError(
             "--init_from: is the run of --name itself; give another --name, or go on in it with "

@@ -186,6 +186,10 @@ def test_without_stage_1_is_said(root, train):
         (["--name=new", "--init_from=one:7"], ["7_net_G.pth"]),
         (["--name=one", "--init_from=one"], ["--init_from", "another --name"]),
         (["--name=new", "--init_from=one", "--which_iter=7"], ["--init_from=one:7"]),
+        (
+            ["--name=both", "--which_iter=7", "--from_scratch"],
+            ["--which_iter=7", "--continue_train"],
+        ),
         (["--name=new", "--init_from=one", "--continue_train"], ["give one of them"]),
         (["--name=one", "--from_scratch", "--continue_train"], ["give one of them"]),
         (["--name=new", "--init_from=../one"], ["--init_from", "slashes"]),
