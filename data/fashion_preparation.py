@@ -59,7 +59,7 @@ def listed_name(line: str) -> str:
     line = line.strip().replace("\\", "/")
     if "/" not in line:
         return line
-    parts = PurePosixPath(line.lstrip("/")).parts
+    parts = PurePosixPath(line).parts
     for folder in (HIGHRES_FOLDER, "img"):
         if folder in parts:
             parts = parts[parts.index(folder) + 1 :]
@@ -156,7 +156,7 @@ def _match(names: list[str], sources: dict[str, Path]) -> dict[str, Path | None]
     for name in names:
         candidates = respelt.get(normalised_name(name), [])
         found[name] = sources.get(name, candidates[0] if len(candidates) == 1 else None)
-        if not is_file_name(name):  # such as one of an endless suffix
+        if not is_file_name(name):  # of an endless suffix; below the root
             found[name] = None
     return found
 

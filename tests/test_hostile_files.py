@@ -155,6 +155,13 @@ def test_other_tables_that_are_pipes(tmp_path):
     assert "is a pipe" in message_of(split_fashion, tmp_path, phases=("test",))
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_of_images_that_can_be_none(tmp_path, name):
+    folder = Folder(tmp_path / "market")
+    folder.write_pairs([f"{name},p1.png"])
+    assert f"image '{printable(name)}' is not in" in folder.error()
+
+
 def test_names_on_the_terminal(tmp_path, capsys):
     """A notice on a pair whose image is spelt with an escape in front of its name."""
     folder = Folder(tmp_path / "market")
