@@ -34,10 +34,15 @@ IMAGE_SUFFIXES = frozenset((
 _WIDE_MODES = ("I", "F")
 LARGEST_IMAGE = 89_478_485  # pixels; beyond it Pillow warns of files made to fill the memory
 _MOST_SCANS = 64  # of a JPEG, each of which decodes all pixels; programs write up to 10
+# Marker and header of a scan: length 6 + 2 per component, of which there are 1 to 4.
+_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_PNG_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type")  # keywords of texts
+_LONGEST_KEYWORD = max(map(len, _PNG_METADATA))
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused
 
 _ORIENTATION = 0x0112  # EXIF: how a viewer turns the picture
 _TURNED = (5, 6, 7, 8)  # by 90°: width and height change places
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
 _reading = threading.local()
 _turned_told = mmap.mmap(-1, 1)  # shared with worker processes, of which each would tell it again
@@ -62,11 +67,11 @@ def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None)
             raise UserError(f"{path}: has more than 8 bits a channel; save it as 8-bit RGB")
         if image.format in ("JPEG", "MPO") and _scans(image) > _MOST_SCANS:
             raise UserError(f"{path}: has more than {_MOST_SCANS} scans; save it again")
-        if at_least is not None:
-            turned = image.format == "JPEG" and _orientation(image) in _TURNED
-            image.draft(None, at_least if turned else at_least[::-1])
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, at_least if _orientation(image) in _TURNED else at_least[::-1])
+        was_turned = image.format == "TIFF" and _orientation(image) != 1  # by Pillow, in loading it
         image.load()
-        if _orientation(image) != 1:  # after loading: TIFFs are turned by then
+        if was_turned or _orientation(image) != 1:
             tell_turned(path)
             image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:
@@ -87,10 +92,14 @@ def read_image_size(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
     Raises UserError as `read_image`, as far as the header shows it.
     """
     with open_image(path) as image:
-        # A PNG may have its orientation at its end: looking for it would decode the picture.
-        readable = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-        turned = readable and _orientation(image) in _TURNED
-        return (image.size if turned else image.size[::-1]), turned
+        # Pillow looks at the end of a PNG for an orientation, and decodes the picture on the way.
+        if image.format == "PNG" and not _may_have_orientation(image):
+            return image.size[::-1], False
+        turned = _orientation(image) in _TURNED
+        stored = image.size
+        if image.format == "TIFF":  # Pillow may have turned its size already
+            stored = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+        return (stored if turned else stored[::-1]), turned
 
 
 @contextlib.contextmanager
@@ -162,12 +171,28 @@ class _ImageFile(io.BufferedReader):
 
 
 def _scans(image: Image.Image) -> int:
-    """How often the marker that begins a scan is in a JPEG, previews included."""
+    """How often a JPEG has the marker that begins a scan and its header, previews included.
+
+    The marker alone stands by chance in what phones put behind a picture, such as a video.
+    """
     place = image.fp.tell()
     image.fp.seek(0)
-    count = image.fp.read().count(b"\xff\xda")
+    count = len(_SCAN.findall(image.fp.read()))
     image.fp.seek(place)
     return count
+
+
+def _may_have_orientation(image: Image.Image) -> bool:
+    """Whether some chunk of an opened PNG may hold one; their contents are not read."""
+    place = image.fp.tell()
+    image.fp.seek(len(b"\x89PNG\r\n\x1a\n"))
+    found = False
+    while not found and len(start := image.fp.read(4 + 4 + _LONGEST_KEYWORD)) > 4 + 4:
+        length, kind, keyword = int.from_bytes(start[:4]), start[4:8], start[8:]
+        found = kind == b"eXIf" or keyword.startswith(_PNG_METADATA)
+        image.fp.seek(4 + 4 + length + 4 - len(start), os.SEEK_CUR)  # a checksum ends it
+    image.fp.seek(place)
+    return found
 
 
 def _named_warning(message: Warning | str, *rest: Any, **named: Any) -> None:
