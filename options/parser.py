@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -71,10 +72,21 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a value that does not fit its option.
         """
-        for text in sys.argv[1:] if args is None else args:
+        self._words = list(sys.argv[1:] if args is None else args)
+        for text in self._words:
             if text.startswith("-") and text.endswith("=--"):
                 self.error(f"argument {text.removesuffix('=--')}: '--' is no value")
         return super().parse_known_args(args, namespace)
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            if arg_strings_pattern.startswith("O"):  # a letter for each word that is left
+                word = self._words[-len(arg_strings_pattern)]
+                written = shlex.quote(f"{action.option_strings[0]}={word}")
+                error.message += f"; if {word!r} is meant, write {written}"
+            raise
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> object:
         problem = _problem_of(arg_string, action.required)

@@ -292,7 +292,11 @@ def test_unknown_option_names_the_nearest(arguments, parts):
         (["--dataset_mode=market1501"], ["--dataset_mode", "market1501", "market"]),
         (["--name=a/b"], ["--name", "a/b"]),
         (["--name=.."], ["--name"]),
-        (["--name"], ["--name"]),
+        (["--name"], ["--name: expected one argument"]),
+        (["--name", "-x"], ["argument --name: expected one argument; ", "write --name=-x"]),
+        (["--dataroot", "-$x"], ["write '--dataroot=-$x'"]),
+        (["--niter=1", "--name", "--lr", "3"], ["if '--lr' is meant, write --name=--lr"]),
+        (["--load_size=65504"], ["--load_size", "'65504' has more than 89478485 pixels"]),
     ],
 )
 def test_bad_values_are_refused_by_name(arguments, parts):

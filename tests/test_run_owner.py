@@ -219,14 +219,25 @@ def test_an_earlier_run_is_moved_when_the_first_batch_is_there(root, train, tmp_
 # What differs from the run's own record.
 
 
+def forget_options(folder):
+    """Leave a run with what earlier versions kept of its options: train_opt.txt."""
+    saved = state(folder)
+    del saved["run"]["options"]
+    (folder / "latest_state.pth").unlink()  # it has a second name
+    torch.save(saved, folder / "latest_state.pth")
+
+
 def test_what_differs_on_resuming_is_said_and_logged(root, train, tmp_path, tiny_market):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(tiny_market, elsewhere)
     log = root / "small" / "loss_log.txt"
+    forget_options(root / "small")
     output = succeed(train(*PG2, "--lr=0.002", "--continue_train", "--niter=2", "--nThreads=1"))
     assert "until here" not in output + log.read_text()  # a longer run is the same run
     other = ["--lambda_rec=3", f"--dataroot={elsewhere}", "--niter=3"]
-    output = succeed(train(*PG2, "--continue_train", *other))
+    output = succeed(train(*PG2, "--continue_train", *other, "--iter_count=9", "--batchSize=99"))
+    assert "--iter_count=9 has no effect: the checkpoint is of iteration 2, 3 is" in output
+    assert "--batchSize=99: batches have all 12 pairs" in output
     said = [
         "--lr: 0.002 until here, now 2e-05",
         "--lambda_rec: 10.0 until here, now 3.0",
@@ -246,11 +257,8 @@ def test_what_contradicts_the_weights_is_refused(root, train, recorded, wrong):
     folder = root / "small"
     if recorded != "network.json":
         (folder / "network.json").unlink()
-    if recorded == "train_opt.txt":  # all that runs of earlier versions have
-        saved = state(folder)
-        del saved["run"]["options"]
-        (folder / "latest_state.pth").unlink()  # it has a second name
-        torch.save(saved, folder / "latest_state.pth")
+    if recorded == "train_opt.txt":
+        forget_options(folder)
     before = content(root)
     process = train(*PG2, "--continue_train", "--niter=2", wrong)
     is_by_option = recorded == "network.json" or wrong.startswith(("--pose_encoding", "--ndf"))
@@ -273,7 +281,7 @@ def test_another_run_of_gfla_starts_from_stage_1_at_another_size(root, train):
     advice = "--init_from=one"
     assert_one_line_error(process, "--load_size: got 64,64", "128,64", advice)
     output = succeed(train(STAGE_2, "--name=new", advice, "--load_size=64,64"))
-    assert "--load_size: (128, 64) until here, now (64, 64)" in output
+    assert "--load_size: 128,64 until here, now 64,64" in output
     assert json.loads((root / "new" / "network.json").read_text())["load_size"] == "64,64"
 
 

@@ -10,6 +10,7 @@ from util.files import is_file_name
 
 LARGEST = 2**31 - 1  # of a whole number: what counts iterations goes into 32 bits in places
 LARGEST_SIDE = 65535  # of an image in pixels: JPEG's limit
+LARGEST_IMAGE = 89_478_485  # pixels; beyond it Pillow warns of files made to fill the memory
 LARGEST_RATE = 1000  # of learning: steps of that size destroy any network, but are numbers
 LARGEST_WEIGHT = 1e12  # of a loss: its gradients' squares still are numbers of float32
 SCALES = (0.01, 100.0)
@@ -19,7 +20,8 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and suffixes such as .earli
 def size(text: str) -> tuple[int, int]:
     """Read an image size: "128,64" or "128x64" is (height, width), "256" is a square.
 
-    Raises argparse.ArgumentTypeError unless it is one or two whole numbers, 1 to LARGEST_SIDE.
+    Raises argparse.ArgumentTypeError unless it is one or two whole numbers, 1 to LARGEST_SIDE, of
+    LARGEST_IMAGE pixels at most.
     """
     parts = text.strip().strip("()").lower().replace("x", ",").split(",")
     try:
@@ -30,6 +32,10 @@ def size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(
             f"{_shown(text)} is not a size: give height,width in pixels (128,64) or one number "
             f"(256), {LARGEST_SIDE} at most"
+        )
+    if numbers[0] * numbers[-1] > LARGEST_IMAGE:
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} has more than {LARGEST_IMAGE} pixels; give a smaller size"
         )
     return numbers[0], numbers[-1]
 

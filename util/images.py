@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn import functional as F
 
+from util.argument_types import LARGEST_IMAGE
 from util.errors import UserError, printable
 from util.files import regular_file, written_whole
 
@@ -32,7 +33,6 @@ IMAGE_SUFFIXES = frozenset((
 
 # Modes with more than 8 bits a channel: Pillow would clip them to white instead of scaling them.
 _WIDE_MODES = ("I", "F")
-LARGEST_IMAGE = 89_478_485  # pixels; beyond it Pillow warns of files made to fill the memory
 _MOST_SCANS = 64  # of a JPEG, each of which decodes all pixels; programs write up to 10
 # Marker and header of a scan: length 6 + 2 per component, of which there are 1 to 4.
 _SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")

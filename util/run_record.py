@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from models.base_model import TrainingStart
 from options.base_options import contradiction, weight_options
 from util.errors import UserError
+from util.network_record import as_argument
 
 # Options that leave the trained weights as they would be, or that are told in other lines.
 _UNTOLD = frozenset([
@@ -24,11 +26,20 @@ _UNTOLD = frozenset([
 _OF_DATA = frozenset(["dataset_mode", "dataroot", "phase", "old_size", "load_size"])
 _LENGTH = frozenset(["niter", "niter_decay"])
 _PATHS = ("dataroot", "vgg_weights")
+_PYTHON_NUMBERS = re.compile(r"[(\[{][-+\d.e,: ]*[)\]}]")
 
 
 def option_texts(options: argparse.Namespace) -> dict[str, str]:
-    """The options that the trained weights follow from, as train_opt.txt has them."""
-    return {name: str(value) for name, value in vars(options).items() if name not in _UNTOLD}
+    """The options that the trained weights follow from, as they are written on a command line."""
+    told = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
+    return {name: as_argument(value) for name, value in told.items()}
+
+
+def _as_written(text: str) -> str:
+    """What train_opt.txt and states of earlier versions have as `(128, 64)` or `{2: 5}`."""
+    if not _PYTHON_NUMBERS.fullmatch(text):
+        return text
+    return text[1:-1].rstrip(",").replace(" ", "").replace(":", "=")
 
 
 def changes(
@@ -47,6 +58,7 @@ def changes(
     """
     is_next_stage = start.earlier_model is not None
     before = start.run.get("options") or _last_options(folder, start.earlier_model or options.model)
+    before = {name: _as_written(text) for name, text in before.items()}
     now = option_texts(options)
     differing = [
         name

@@ -124,6 +124,8 @@ class Trainer:
         self.last_iteration = options.niter + options.niter_decay
         for line in self.model.notes(options):
             print(line)
+        if options.batchSize > len(self.dataset):
+            print(f"--batchSize={options.batchSize}: batches have all {len(self.dataset)} pairs")
         self.run_settings = {
             "--seed": options.seed,
             "--batchSize": options.batchSize,
@@ -150,6 +152,11 @@ class Trainer:
             print("\n".join([*self.start.lines, *self.changes]))
         iteration = self.start.iteration
         self.first_iteration = iteration + 1 if iteration else options.iter_count
+        if options.iter_count not in (1, self.first_iteration):
+            print(
+                f"--iter_count={options.iter_count} has no effect: the checkpoint is of iteration "
+                f"{iteration}, {self.first_iteration} is the next one"
+            )
         if self.first_iteration > self.last_iteration:
             raise UserError(
                 f"--niter: iteration {self.first_iteration} is the next one, but --niter and "
