@@ -54,11 +54,13 @@ def derived_name(path: PurePosixPath) -> str:
 def listed_name(line: str) -> str:
     """Give the data set's name for a line of a list: that name itself, or a path of the download.
 
-    Paths may start above img_highres (`In-shop/img_highres/MEN/…`) or at `img/`.
+    Paths may start above img_highres (`In-shop/img_highres/MEN/…`) or at `img/`; in front of the
+    data set's name folders do not count (`train/fashionMEN….jpg`).
     """
     line = line.strip().replace("\\", "/")
-    if "/" not in line:
-        return line
+    last = line.rpartition("/")[2]
+    if last == line or last.startswith(("fashion", "fasion")):
+        return last
     parts = PurePosixPath(line).parts
     for folder in (HIGHRES_FOLDER, "img"):
         if folder in parts:
@@ -109,7 +111,7 @@ def split_fashion(
 def _read_list(path: Path) -> list[str]:
     try:
         regular_file(path)
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); "
@@ -120,6 +122,10 @@ def _read_list(path: Path) -> list[str]:
         raise UserError(
             told or f"{path}: is not a text file with one image name per line"
         ) from None
+    # UTF-16 without its mark can be UTF-8, too.
+    if "\0" in text and (told := encoding_problem(path, ".jpg")):
+        raise UserError(told)
+    lines = text.splitlines()
     names = list(dict.fromkeys(listed_name(line) for line in lines if line.strip()))
     if not names:
         raise UserError(f"{path}: is empty; it must have one image name per line")
@@ -127,7 +133,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _images_by_name(highres: Path) -> dict[str, Path]:
-    """Map the derived name of every image below img_highres to its path."""
+    """Map the derived name of every image below img_highres to its path; empty files are none."""
     if not highres.is_dir():
         raise UserError(
             f"{highres}: there is no such folder; unpack img_highres.zip of DeepFashion's in-shop "
@@ -139,11 +145,20 @@ def _images_by_name(highres: Path) -> dict[str, Path]:
         for file in files:
             if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
                 path = Path(folder, file)
+                if not _is_filled(path):
+                    continue
                 name = derived_name(PurePosixPath(path.relative_to(highres).as_posix()))
-                sources[name] = path
+                if sources.setdefault(name, path) != path:
+                    raise UserError(
+                        f"{sources[name]} and {path} would both become {name}: remove one of them"
+                    )
     if not sources:
         raise UserError(f"{highres}: has no images; is the download unpacked there?")
     return sources
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _match(names: list[str], sources: dict[str, Path]) -> dict[str, Path | None]:
@@ -156,8 +171,9 @@ def _match(names: list[str], sources: dict[str, Path]) -> dict[str, Path | None]
     for name in names:
         candidates = respelt.get(normalised_name(name), [])
         found[name] = sources.get(name, candidates[0] if len(candidates) == 1 else None)
-        if not is_file_name(name):  # of an endless suffix; below the root
-            found[name] = None
+        is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        if not is_file_name(name) or not is_image:  # of an endless suffix, below the root; no file
+            found[name] = None  # that is read
     return found
 
 
@@ -165,11 +181,8 @@ def _split_phase(
     root: Path, phase: str, sources: dict[str, Path | None], link: bool, workers: int
 ) -> SplitReport:
     missing = [name for name, source in sources.items() if source is None]
-    tasks = [
-        (source, root / phase / name)
-        for name, source in sources.items()
-        if source is not None and not (root / phase / name).exists()
-    ]
+    places = {root / phase / name: source for name, source in sources.items() if source is not None}
+    tasks = [(source, place) for place, source in places.items() if not _is_filled(place)]
     run_in_parallel(lambda task: _place(*task, link), tasks, workers, phase)
     missing_file = root / f"missing-{phase}.txt"
     if missing:

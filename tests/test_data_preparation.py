@@ -104,6 +104,65 @@ def test_other_spellings_and_paths_in_the_lists(download):
     ]
 
 
+@pytest.mark.parametrize("front", ["./", "train/", "/home/me/fashion/train/", "C:\\\\fashion\\\\"])
+def test_folders_in_front_of_the_data_sets_names(download, front):
+    names = [*TRAIN.values()]
+    (download / "train.lst").write_text("".join(f"{front}{name}\n" for name in names))
+    report = split_fashion(download)[0]
+    assert (report.found, report.missing) == (3, [])
+    assert sorted(p.name for p in (download / "train").iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8-sig", ""),
+        ("utf-16", "is written in UTF-16"),
+        ("utf-16-le", "is written in UTF-16"),
+        ("utf-16-be", "is written in UTF-16"),
+        ("utf-32", "is not a text file"),
+        ("latin-1", "line 2 is not UTF-8 (Latin-1"),
+    ],
+)
+def test_lists_in_other_encodings(download, encoding, told):
+    path = download / "train.lst"
+    lines = [*TRAIN.values()]
+    if encoding == "latin-1":
+        lines[1] = lines[1].replace("Denim", "Dénim")
+    path.write_bytes("\r\n".join(lines).encode(encoding))
+    if not told:
+        assert split_fashion(download)[0].found == 3
+        return
+    with pytest.raises(UserError) as caught:
+        split_fashion(download)
+    assert f"{path}: " in str(caught.value) and told in str(caught.value)
+    assert not (download / "train").exists()
+
+
+def test_what_is_listed_or_there_but_no_image(download):
+    """Names that no reader takes for an image's, and files of no bytes, are not the image."""
+    *others, source = TRAIN
+    first, second, third = TRAIN.values()
+    (download / "train.lst").write_text(f"{first} 1\n{second}\n{third}\n")
+    (download / "img_highres" / source).write_bytes(b"")
+    (download / "img_highres" / "gone.jpg").symlink_to("nowhere")
+    (download / "train").mkdir()
+    (download / "train" / second).write_bytes(b"")  # of a copy that was cut off
+    report = split_fashion(download, phases=("train",))[0]
+    assert (report.made, report.missing) == (1, [f"{first} 1", third])
+    copied = (download / "train" / second).read_bytes()
+    assert copied == (download / "img_highres" / others[1]).read_bytes()
+
+
+def test_two_images_of_one_name_in_the_download(download):
+    path = download / "img_highres/MEN/Denim/id_00000080/01_1front.jpg"
+    path.write_bytes((path.parent / "01_1_front.jpg").read_bytes())
+    with pytest.raises(
+        UserError, match=r"would both become fashionMENDenimid0000008001_1front\.jpg"
+    ):
+        split_fashion(download)
+
+
 def test_links_and_a_download_elsewhere(download, tmp_path):
     elsewhere = tmp_path / "download"
     (download / "img_highres").rename(elsewhere)

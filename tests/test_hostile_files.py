@@ -125,9 +125,9 @@ def test_a_list_of_images_that_leads_elsewhere(tmp_path):
     source = tmp_path / "img_highres" / "MEN" / "Denim" / "id_00000080" / "01_1_front.jpg"
     source.parent.mkdir(parents=True)
     source.write_bytes(b"pixels")
-    name = "fashionMENDenimid0000008001_1front"
-    for line in (f"{name}.{'x' * 300}", f"{name}.\0", f"../{name}.jpg", f"/{name}.jpg"):
-        (tmp_path / "test.lst").write_text(f"MEN/Denim/id_00000080/01_1_front.jpg\n{line}\n")
+    source, name = "MEN/Denim/id_00000080/01_1_front.jpg", "fashionMENDenimid0000008001_1front"
+    for line in (f"{name}.{'x' * 300}", f"{name}.\0", f"../../{source}x", f"/{source}"):
+        (tmp_path / "test.lst").write_text(f"{source}\n{line}\n")
         (report,) = split_fashion(tmp_path, phases=("test",))
         assert len(report.missing) == 1
         assert [path.name for path in (tmp_path / "test").rglob("*")] == [f"{name}.jpg"]
