@@ -8,12 +8,13 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from data.body_mask import KEYPOINT_COUNTS, without_feet
 from data.frame_check import Frame, ImageSize, check_frame
 from data.image_names import NameMatcher, files_not_read, list_images
 from data.tables import read_rows, shortened
@@ -60,6 +61,7 @@ def read_pair_table(
     missing: int | None = None,
     trust: bool = False,
     skip_bad_samples: bool = False,
+    has_network_options: bool = True,
 ) -> PairTable:
     """Read and check both tables; only annotations that a pair needs are looked at.
 
@@ -74,6 +76,7 @@ def read_pair_table(
         missing: 0: key points at (0, 0) are missing, -1: they are there; None: there may be none.
         trust: look neither at how key points fit the frame nor at the images' sizes.
         skip_bad_samples: leave pairs with a problem out and list them, instead of raising.
+        has_network_options: whether messages may name --load_size and --structure_nc.
 
     Raises:
         UserError: a table or folder is missing, empty or of another form; a pair has a problem
@@ -83,7 +86,9 @@ def read_pair_table(
     """
     rows_read = list(read_rows(pairs_path, PAIR_COLUMNS, ","))
     wanted = {name for _, values in rows_read if not isinstance(values, str) for name in values}
-    annotations = _Annotations(annotation_path, keypoint_count, missing, wanted)
+    annotations = _Annotations(
+        annotation_path, (keypoint_count,), missing, wanted, has_network_options
+    )
     in_folder = NameMatcher(list_images(image_folder), wanted)
 
     images: dict[str, int | str] = {}  # name in the pairs table -> position, or what is wrong
@@ -140,6 +145,7 @@ def read_pair_table(
         missing=missing,
         trust=trust,
         skip_bad_samples=skip_bad_samples,
+        names_load_size=has_network_options,
     )
     pairs: list[list[int]] = []
     rows: list[int] = []
@@ -193,6 +199,7 @@ def _check_poses(
     missing: int | None,
     trust: bool,
     skip_bad_samples: bool,
+    names_load_size: bool = False,
 ) -> tuple[dict[int, str], list[str]]:
     """Look for key points at (0, 0) and for those that do not fit; arguments as of `check_frame`.
 
@@ -216,6 +223,7 @@ def _check_poses(
                 places,
                 path,
                 skip_bad_samples,
+                names_load_size,
             )
         except UserError as error:
             if zeros:
@@ -273,7 +281,6 @@ def zero_text(poses: np.ndarray, path: Path) -> str:
 def read_poses(
     path: Path,
     images: Mapping[str, Path | None],
-    keypoint_count: int = 18,
     *,
     frame: Frame,
     usual_frame: tuple[int, int] | None = None,
@@ -286,18 +293,17 @@ def read_poses(
         path: table `name:keypoints_y:keypoints_x`.
         images: by name without the image suffix: the image, None where there is none. A row of
             that very name counts, else the only one that is spelt differently.
-        keypoint_count: key points a row must have.
         frame, usual_frame, missing, trust: as of `read_pair_table`.
 
     Returns:
-        By name: float64 [K, 2], (x, y) in pixels of the frame, NaN = missing; or what is wrong
-        with that image's row. And notices.
+        By name: float64 [18, 2] (of 25 key points those of OpenPose-18), (x, y) in pixels of the
+        frame, NaN = missing; or what is wrong with that image's row. And notices.
 
     Raises:
         UserError: the table is missing, empty or of another form, has key points at (0, 0) and
             `missing` is None, or so many key points do not fit `frame` that it must be wrong.
     """
-    annotations = _Annotations(path, keypoint_count, missing)
+    annotations = _Annotations(path, KEYPOINT_COUNTS, missing)
     rows: dict[str, str] = {}
     for name in annotations.row_names:
         stem, suffix = os.path.splitext(name)
@@ -305,10 +311,11 @@ def read_poses(
     poses: dict[str, np.ndarray | str] = {}
     for stem in images:
         pose = annotations.find(rows.get(stem, f"{stem}.jpg"))
-        poses[stem] = pose if isinstance(pose, str) else np.array(pose, dtype=np.float64)
+        is_there = not isinstance(pose, str)
+        poses[stem] = without_feet(np.array(pose, dtype=np.float64)) if is_there else pose
     found = {stem: pose for stem, pose in poses.items() if not isinstance(pose, str)}
     bad, notices = _check_poses(
-        np.array([*found.values()]).reshape(len(found), keypoint_count, 2),
+        np.array([*found.values()]).reshape(len(found), KEYPOINT_COUNTS[0], 2),
         [images[stem] for stem in found],
         [annotations.place(rows.get(stem, f"{stem}.jpg")) for stem in found],
         path,
@@ -330,13 +337,15 @@ class _Annotations:
     def __init__(
         self,
         path: Path,
-        keypoint_count: int,
+        keypoint_counts: Collection[int],
         missing: int | None = None,
         wanted: Iterable[str] = (),
+        names_structure_nc: bool = False,
     ) -> None:
         self._path = path
         self._missing = missing
-        self._keypoint_count = keypoint_count
+        self._keypoint_counts = keypoint_counts
+        self._names_structure_nc = names_structure_nc
         self._rows: dict[str, tuple[int, str, str]] = {}
         self._bad: dict[str, str] = {}
         unnamed = []
@@ -369,7 +378,12 @@ class _Annotations:
         row, text_y, text_x = self._rows[found]
         lists = []
         for column, text in zip(ANNOTATION_COLUMNS[1:], (text_y, text_x), strict=True):
-            values = _read_coordinates(text, self._keypoint_count)
+            values = _read_coordinates(text)
+            if not isinstance(values, str) and len(values) not in self._keypoint_counts:
+                count, needed = len(values), " or ".join(map(str, self._keypoint_counts))
+                values = f"has {count} values, {needed} are needed"
+                if self._names_structure_nc and count:
+                    values += f" (if all rows have {count}: --structure_nc={count})"
             if isinstance(values, str):
                 return f"{self._path}, row {row}: {column} of '{found}' {values}"
             lists.append(values)
@@ -381,7 +395,7 @@ class _Annotations:
         ]
 
 
-def _read_coordinates(text: str, count: int) -> list[float] | str:
+def _read_coordinates(text: str) -> list[float] | str:
     """Read one JSON list of coordinates, or say what is wrong with it."""
     try:
         values = json.loads(text)
@@ -389,8 +403,6 @@ def _read_coordinates(text: str, count: int) -> list[float] | str:
         return f"is not a JSON list: {shortened(text)}"
     if not isinstance(values, list):
         return f"is not a JSON list: {shortened(text)}"
-    if len(values) != count:
-        return f"has {len(values)} values, {count} are needed"
     for value in values:
         number = type(value) in (int, float)
         if not number or not (0 <= value < _LARGEST or value == MISSING):

@@ -13,6 +13,14 @@ LIMBS = (
 # And lines that fill the body: from the neck to the ears, round the trunk, from ear to ear.
 BODY_LIMBS = (*LIMBS, (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17))
 CLOSING = 5  # side of the square, pixels
+# What a pose may have: those 18, or OpenPose's BODY_25, which adds the middle of the hips and feet.
+KEYPOINT_COUNTS = (18, 25)
+_OF_BODY_25 = [*range(8), *range(9, 19)]
+
+
+def without_feet(pose: np.ndarray) -> np.ndarray:
+    """The OpenPose-18 key points of a pose of one of KEYPOINT_COUNTS."""
+    return pose[_OF_BODY_25] if len(pose) == 25 else pose
 
 
 def limb_body_mask(pose: np.ndarray, size: tuple[int, int], radius: float = 4) -> np.ndarray:
@@ -22,14 +30,15 @@ def limb_body_mask(pose: np.ndarray, size: tuple[int, int], radius: float = 4) -
     dilation and a 5x5 erosion, which look at pixels of the picture only.
 
     Args:
-        pose: [18, 2], (x, y) in pixels of the picture; NaN for a missing key point. Points may
-            lie outside the picture.
+        pose: [18 or 25, 2], (x, y) in pixels of the picture; NaN for a missing key point. Points
+            may lie outside the picture.
         size: (height, width) of the picture.
         radius: of the discs, and half the thickness of the limbs, in pixels.
 
     Returns:
         bool [height, width]; all False without key points.
     """
+    pose = without_feet(pose)
     mask = np.zeros(size, np.bool_)
     for start, end in _limb_ends(pose):
         direction = end - start
@@ -53,8 +62,8 @@ def disc_body_mask(pose: np.ndarray, size: tuple[int, int], radius: int = 4) -> 
     disc. The closing is the one of `limb_body_mask`.
 
     Args:
-        pose: [18, 2], (x, y) in pixels of the picture; NaN for a missing key point. Points may
-            lie outside the picture.
+        pose: [18 or 25, 2], (x, y) in pixels of the picture; NaN for a missing key point. Points
+            may lie outside the picture.
         size: (height, width) of the picture.
         radius: of the discs in pixels.
 
@@ -62,7 +71,7 @@ def disc_body_mask(pose: np.ndarray, size: tuple[int, int], radius: int = 4) -> 
         bool [height, width]; all False without a limb.
     """
     centres = [np.empty((0, 2))]
-    for start, end in _limb_ends(pose):
+    for start, end in _limb_ends(without_feet(pose)):
         steps = max(1, int(np.hypot(*(end - start)) / radius))
         centres.append(start + (end - start) * np.arange(steps + 1)[:, None] / steps)
     columns, rows = np.unique(np.trunc(np.concatenate(centres)).astype(np.int64), axis=0).T

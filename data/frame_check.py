@@ -60,6 +60,7 @@ def check_frame(
     places: list[str],
     path: Path,
     skip_bad_samples: bool,
+    names_load_size: bool,
 ) -> tuple[dict[int, str], list[str]]:
     """Find the poses [N, K, 2] that do not fit the frame, and what the user should be told.
 
@@ -73,6 +74,7 @@ def check_frame(
         places: of the annotations, for messages.
         path: of their table.
         skip_bad_samples: whether single bad poses are left out.
+        names_load_size: whether the program has the option --load_size.
 
     Returns:
         By position: why a pose cannot be used. And notices.
@@ -90,7 +92,7 @@ def check_frame(
         any(sizes[k].turned for k in seen),
         usual,
     )
-    _check_load_size(images, load_size)
+    _check_load_size(images, load_size, names_load_size)
     reasons = _check_normalised(poses, some, frame, places, path)
     rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
     if frame == "image":
@@ -209,7 +211,7 @@ def _ratio(first: np.ndarray, second: float) -> np.ndarray:
     return np.maximum(first / second, second / first)
 
 
-def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None:
+def _check_load_size(images: _Images, load_size: tuple[int, int] | None, has_option: bool) -> None:
     """Raise UserError where the images have the shape of a load size with its numbers swapped."""
     if load_size is None or not len(images.sizes):
         return
@@ -217,9 +219,10 @@ def _check_load_size(images: _Images, load_size: tuple[int, int] | None) -> None
     turned = _ratio(images.aspects, width / height) < _SAME_ASPECT
     if turned.all() and _ratio(np.array([height / width]), width / height)[0] > _SAME_ASPECT**2:
         first = "×".join(str(int(side)) for side in images.sizes[0])
+        fix = f"name --load_size {width},{height}, or " if has_option else ""
         raise UserError(
-            f"--load_size {height},{width} is height,width, but images are {first} (height×width): "
-            f"name --load_size {width},{height}, or turn images that lie on their side; {_TRUST}"
+            f"images are {first} (height×width), and would be squeezed to {height}×{width}: "
+            f"{fix}turn images that lie on their side; {_TRUST}"
         )
 
 

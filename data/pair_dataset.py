@@ -23,7 +23,7 @@ from data.augmentation import (
     warp_image,
     weaken_for_target,
 )
-from data.body_mask import disc_body_mask
+from data.body_mask import KEYPOINT_COUNTS, disc_body_mask
 from data.flow import FlowFolder
 from data.frame_check import FAR_OUTSIDE, Frame
 from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
@@ -32,8 +32,6 @@ from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, read_image_size, resize_image, to_tensor
 from util.pair_names import check_unique, pair_name
-
-MASK_KEY_POINTS = 18  # what data/body_mask.py knows the limbs of
 
 
 class PairDataset(Dataset):
@@ -70,6 +68,7 @@ class PairDataset(Dataset):
         skip_bad_samples: go on without bad rows and unreadable images, instead of raising. In the
             place of an unreadable pair training gets the next good one, an index gives None
             (which PairLoader leaves out).
+        has_network_options: whether the program has --load_size and --structure_nc, for messages.
         seed: of the augmentation.
 
     Raises:
@@ -97,6 +96,7 @@ class PairDataset(Dataset):
         fast_decode: bool = False,
         max_dataset_size: int | None = None,
         skip_bad_samples: bool = False,
+        has_network_options: bool = True,
         seed: int = 0,
     ) -> None:
         self.phase = phase
@@ -109,10 +109,12 @@ class PairDataset(Dataset):
         self.pose_mask = pose_mask
         self.fast_decode = fast_decode
         self.skip_bad_samples = skip_bad_samples
+        self.has_network_options = has_network_options
         self.seed = seed
-        if pose_mask and keypoint_count != MASK_KEY_POINTS:
+        if pose_mask and keypoint_count not in KEYPOINT_COUNTS:
             raise UserError(
-                f"--structure_nc {keypoint_count}: the pose mask needs {MASK_KEY_POINTS}"
+                f"--structure_nc={keypoint_count}: this model trains with a mask of the body, "
+                f"whose limbs are known for {' or '.join(map(str, KEYPOINT_COUNTS))} key points"
             )
 
         root = Path(dataroot)
@@ -158,6 +160,7 @@ class PairDataset(Dataset):
             missing=self.missing,
             trust=self.trust_keypoints,
             skip_bad_samples=self.skip_bad_samples,
+            has_network_options=self.has_network_options,
         )
         self.notices = table.notices
         self.bad_rows = table.bad
@@ -361,6 +364,11 @@ class PairDataset(Dataset):
             self._told.add(str(error))
             print(f"skipped: {error}", file=sys.stderr, flush=True)
 
+    def unusable(self, problem: object) -> UserError:
+        """The error of a pair that cannot be used, with the way out if it is not taken already."""
+        way_out = "" if self.skip_bad_samples else ", or go on without it with --skip_bad_samples"
+        return UserError(f"{problem}{way_out}")
+
     def pair_paths(self, index: int) -> tuple[str, str]:
         """Paths of item `index`, source and target, without reading the images."""
         source, target = (str(self.image_folder / self._files[k]) for k in self._pairs[index])
@@ -425,10 +433,10 @@ class PairDataset(Dataset):
             # Those of the first images were looked at when the data set was made.
             far = self.old_size == "image" and np.nanmax(pose / self.load_size[::-1]) > FAR_OUTSIDE
             if far and not self.trust_keypoints:
-                raise UserError(
+                raise self.unusable(
                     f"{self.annotation_path}: key points of {path.name} reach far beyond the image "
                     f"(--old_size image); row {self._rows[index]} of {self.pairs_path} needs it: "
-                    "mend it, or go on without it with --skip_bad_samples"
+                    "mend it"
                 )
             people.append((str(path), image, pose))
         return people
@@ -443,9 +451,8 @@ class PairDataset(Dataset):
                 frame = image.size[::-1] if at_least is None else read_image_size(path)[0]
             return resize_image(image, self.load_size, exact=not self.fast_decode), frame
         except UserError as error:
-            raise UserError(
-                f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: "
-                "replace the file, or go on without it with --skip_bad_samples"
+            raise self.unusable(
+                f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: replace the file"
             ) from None
 
     def _find_table(self, root: Path, kind: str) -> Path:

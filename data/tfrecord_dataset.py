@@ -63,10 +63,14 @@ class TFRecordDataset(PairDataset):
         self.notices, self.bad_rows = [], []
         places = []
         for path in paths:
-            if self.skip_bad_samples and regular_file(path).st_size == 0:
-                self.notices.append(f"{path}: is empty (0 bytes); left out (--skip_bad_samples)")
-            else:
+            try:
                 places += find_records(path)
+            except UserError as error:
+                if regular_file(path).st_size:
+                    raise
+                if not self.skip_bad_samples:
+                    raise self.unusable(error) from None
+                self.notices.append(f"{error}; left out (--skip_bad_samples)")
         self._pairs = places[:max_dataset_size]
         if not self._pairs:
             raise UserError(f"{paths[0]}: holds no records")
@@ -83,20 +87,19 @@ class TFRecordDataset(PairDataset):
                 return _stored_size(place)
             except UserError as error:
                 if not self.skip_bad_samples:
-                    raise
+                    raise self.unusable(error) from None
                 self.bad_rows.append(str(error))
         raise UserError(f"{self.bad_rows[0]}; none of the {len(self._pairs)} pairs can be used")
 
     def pair_paths(self, index: int) -> tuple[str, str]:
         """Paths of item `index` as if the images lay in `<dataroot>/<phase>`."""
-        place = self._pairs[index]
         try:
-            features = _read_features(place)
-            source, target = (_read_person(place, features, number) for number in (0, 1))
+            source, target = self._stored_people(index)
         except UserError:
             if not self.skip_bad_samples:
                 raise
-            return str(place), str(place)  # a pair that reading leaves out
+            place = str(self._pairs[index])  # of a pair that reading leaves out
+            return place, place
         return self._path(source.image_name), self._path(target.image_name)
 
     def input_digest(self, index: int) -> str:
@@ -108,10 +111,16 @@ class TFRecordDataset(PairDataset):
 
     def stored_images(self, index: int) -> list[tuple[str, bytes]]:
         """File name and encoded bytes of both images of a pair. Raises UserError as reading it."""
-        place = self._pairs[index]
-        features = _read_features(place)
-        people = [_read_person(place, features, number) for number in (0, 1)]
+        people = self._stored_people(index)
         return [(Path(person.image_name).name, person.image) for person in people]
+
+    def _stored_people(self, index: int) -> list[StoredPerson]:
+        place = self._pairs[index]
+        try:
+            features = _read_features(place)
+            return [_read_person(place, features, number) for number in (0, 1)]
+        except UserError as error:
+            raise self.unusable(error) from None
 
     def record_path(self, index: int) -> Path:
         """The file that the record of a pair lies in."""
@@ -120,11 +129,12 @@ class TFRecordDataset(PairDataset):
     def read_people(self, index: int) -> list[tuple[str, Image.Image, np.ndarray]]:
         """Read source and target of a pair; see PairDataset."""
         place = self._pairs[index]
-        features = _read_features(place)
         people = []
-        for number in (0, 1):
-            person = _read_person(place, features, number)
-            image = self._decode(place, person.image, f"image_raw_{number}")
+        for number, person in enumerate(self._stored_people(index)):
+            try:
+                image = self._decode(place, person.image, f"image_raw_{number}")
+            except UserError as error:
+                raise self.unusable(error) from None
             pose = person.pose * self.load_size[::-1] / self._stored_size[::-1]
             people.append((self._path(person.image_name), image, pose))
         return people
@@ -187,7 +197,10 @@ def stored_size(root: Path, phase: str) -> tuple[int, int]:
         UserError: as `find_shards`, or no record can be read.
     """
     first = None
-    for path in find_shards(root, phase):
+    paths = find_shards(root, phase)
+    for path in paths:
+        find_records(path, count=1)  # an empty file is told, wherever it stands
+    for path in paths:
         for place in find_records(path):
             try:
                 return _stored_size(place)
@@ -224,6 +237,4 @@ def _read_person(place: RecordPlace, features: dict[str, Feature], number: int) 
 
 
 def _bad_record(place: RecordPlace, problem: object) -> UserError:
-    return UserError(
-        f"{place}: {problem}; write the file anew, or go on without it with --skip_bad_samples"
-    )
+    return UserError(f"{place}: {problem}; write the file anew")

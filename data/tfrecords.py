@@ -71,10 +71,7 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
     try:
         size = regular_file(path).st_size
         if size == 0:
-            raise UserError(
-                f"{path}: is empty (0 bytes): copy the file again, or go on without it with "
-                "--skip_bad_samples"
-            )
+            raise UserError(f"{path}: is empty (0 bytes): copy the file again")
         with (
             open(path, "rb", buffering=0) as file,
             tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=hidden) as bar,

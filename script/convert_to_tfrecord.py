@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         old_size=options.old_size,
         missing=options.missing,
         trust_keypoints=options.trust_keypoints,
+        has_network_options=False,
     )
     for notice in dataset.notices:
         print(printable(f"Data: {notice}"), flush=True)

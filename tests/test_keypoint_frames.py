@@ -123,6 +123,7 @@ def test_x_and_y_swapped(data):
 
 def test_load_size_swapped(data):
     assert "--load_size 128,64" in data.error(load_size=(64, 128))
+    assert "--load_size" not in data.error(load_size=(64, 128), has_network_options=False)
     assert len(data.dataset(load_size=(64, 128), trust_keypoints=True)) == 5
     assert len(data.dataset(load_size=(64, 64))) == 5
 

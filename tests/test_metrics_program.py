@@ -412,6 +412,17 @@ def test_annotation_rows_of_the_very_name_count(tmp_path: Path) -> None:
     assert "2 image names" in notices[-1]
 
 
+def test_of_25_key_points_the_18_of_the_masks_are_read(tmp_path: Path) -> None:
+    of_25 = [*range(30, 38), 99, *range(38, 48), *[99] * 6]
+    rows = {"a": [*range(30, 48)], "b": of_25, "c": of_25[1:]}
+    lines = [f"{name}.jpg: {values}: {values}" for name, values in rows.items()]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["name:keypoints_y:keypoints_x", *lines]))
+    poses, _ = read_poses(path, dict.fromkeys(rows), frame=(128, 64))
+    assert poses["a"].tolist() == poses["b"].tolist() == [[value] * 2 for value in range(30, 48)]
+    assert poses["c"].endswith("has 24 values, 18 or 25 are needed")
+
+
 def test_a_picture_too_small_for_a_figure_lacks_only_that(sets: Path, alexnet_file: Path) -> None:
     save(sets / "truth" / "tiny.png", picture(60, (24, 20)))
     save(sets / "results" / "p0_2_tiny_vis.png", picture(61, (24, 20)))

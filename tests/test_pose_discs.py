@@ -77,6 +77,16 @@ def test_others_get_gaussians_and_no_mask(folder):
     assert torch.equal(item["BP2"], pose_maps(item["pose2"], (128, 64)))
 
 
-def test_the_mask_needs_18_key_points(folder):
-    with pytest.raises(UserError, match=r"--structure_nc 17.*18"):
+def test_the_mask_of_25_key_points_is_that_of_the_18_among_them(folder):
+    expected = items(folder)["mask2"]
+    body_25 = {axis: [*v[:8], 60, *v[8:], *[60] * 6] for axis, v in ZIGZAG.items()}  # and feet
+    folder.write_annotation([annotation_row(name, **body_25) for name in folder.names])
+    with pytest.raises(UserError, match=r"if all rows have 25: --structure_nc=25"):
+        items(folder)
+    item = items(folder, "--structure_nc=25")
+    assert torch.equal(item["mask2"], expected) and len(item["BP2"]) == 25
+
+
+def test_the_mask_needs_key_points_of_known_limbs(folder):
+    with pytest.raises(UserError, match=r"--structure_nc=17.*18 or 25"):
         items(folder, "--structure_nc=17")

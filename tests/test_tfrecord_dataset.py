@@ -143,6 +143,10 @@ def test_an_empty_file_is_no_file_without_records(golden, tmp_path, empty):
     paths[empty].write_bytes(b"")
     message = message_of(lambda: TFRecordDataset(tmp_path, "test"))
     assert f"{paths[empty]}: is empty (0 bytes)" in message and "--skip_bad_samples" in message
+    arguments = ["--dataset_mode=tfrecord", f"--dataroot={tmp_path}", "--phases=test"]
+    told = message_of(lambda: resize_dataset.main(arguments))
+    assert f"{paths[empty]}: is empty (0 bytes)" in told and "--skip_bad_samples" not in told
+    assert {*tmp_path.iterdir()} == {*paths}
     dataset = TFRecordDataset(tmp_path, "test", skip_bad_samples=True)
     assert len(dataset) == 4
     assert "left out" in dataset.notices[0]
@@ -263,7 +267,8 @@ def test_records_of_bad_content(market_records, kind, capsys):
     assert dataset[1] is None
     assert dataset[0, 1]["P1_path"] == dataset[2]["P1_path"]
     assert dataset.skipped_reads == 2
-    assert reason in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert reason in told and "--skip_bad_samples" not in told
     assert len({dataset.pair_paths(index) for index in range(4)}) == 4
 
 
@@ -308,6 +313,7 @@ def test_ground_truth_of_spoilt_records(market_records, capsys):
     assert resize_dataset.main(arguments) == 1
     output, errors = capsys.readouterr()
     assert "1 unreadable" in output and "record 1 at byte 0" in errors
+    assert "--skip_bad_samples" not in errors  # which this program has not
     assert "test_12864: " in output
     assert "train" in message_of(lambda: resize_dataset.main(arguments[:2]))
 

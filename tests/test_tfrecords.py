@@ -388,9 +388,13 @@ def test_unreadable_images_stop_the_conversion_or_are_left_out(tmp_path, capsys)
 
 
 def test_bad_options_of_the_conversion(tmp_path):
-    Folder(tmp_path / "market")
+    folder = Folder(tmp_path / "market")
     command = ["--dataset_mode=market", f"--dataroot={tmp_path / 'market'}"]
     assert "--shards 9" in message_of(main, [*command, f"--out={tmp_path / 'o'}", "--shards=9"])
+    for path in folder.images.iterdir():
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    told = message_of(main, [*command, f"--out={tmp_path / 'o'}"])
+    assert "turn images that lie on their side" in told and "--load_size" not in told
     process = run_python(
         "-m", "script.convert_to_tfrecord", "--dataset_mode=tfrecord", "--out=a", folder=PROJECT
     )
