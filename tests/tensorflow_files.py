@@ -105,16 +105,21 @@ def write_table(path: Path, records, compression: int = 0, per_block=3, compress
         (name.encode() if isinstance(name, str) else name, value) for name, value in records.items()
     )
     form = (1, compress) if compress else (compression,)
-    table, handles = b"", []
+    parts, handles, position = [], [], 0
     for first in range(0, len(ordered), per_block):
-        part = block(ordered[first : first + per_block], *form)
-        handles.append((ordered[first][0], varint(len(table)) + varint(len(part) - 5)))
-        table += part
-    ends = []
+        parts.append(block(ordered[first : first + per_block], *form))
+        handles.append((ordered[first][0], varint(position) + varint(len(parts[-1]) - 5)))
+        position += len(parts[-1])
+    path.write_bytes(sealed_table(parts, handles))
+
+
+def sealed_table(parts: list[bytes], handles: list[tuple[bytes, bytes]]) -> bytes:
+    """A table of finished blocks, whose index has these handles."""
+    table, ends = b"".join(parts), []
     for part in (block([]), block(handles)):
         ends.append(varint(len(table)) + varint(len(part) - 5))
         table += part
-    path.write_bytes(table + b"".join(ends).ljust(40, b"\0") + bytes.fromhex("57fb808b247547db"))
+    return table + b"".join(ends).ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
 
 
 def write_checkpoint(
@@ -230,6 +235,5 @@ def write_v1(prefix: Path, variables, shards: int = 0, packed=True, cuts=None, l
 
 def noted(folder: Path, path: str) -> None:
     """The file in which TensorFlow notes its newest checkpoint."""
-    (folder / "checkpoint").write_text(
-        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "old"\n'
-    )
+    text = f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "old"\n'
+    (folder / "checkpoint").write_bytes(text.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""Random mutations of files, options and checkpoints: refused in one line, or read rightly.
+"""Random mutations of files and options: refused in one line, or read rightly.
 
 Files: the formats of tests/fuzz, each in a child process (tests/fuzz/harness.py).
 
@@ -11,21 +11,16 @@ import contextlib
 import faulthandler
 import io
 import random
-import shutil
-from pathlib import Path
 
 import pytest
-import torch
 
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
 from tests.fuzz.harness import FORMATS, run
-from tests.fuzz.mutations import mutate_bytes
-from util.checkpoints import load_network, load_training_state
 from util.errors import UserError
 
 SEED = 20240607
-HOSTILE_FILES, OPTIONS, CHECKPOINTS = 100, 150, 100  # mutations, of files for each format
+HOSTILE_FILES, OPTIONS = 100, 150  # mutations, of files for each format
 SECONDS = 5  # no mutation may take as long
 REFUSED = object()
 
@@ -165,64 +160,3 @@ def test_options(monkeypatch):
             assert found.attn_layer == sorted(found.kernel_size)
             assert all(size % 2 for size in found.kernel_size.values())
     assert min(counts.values()) > 20, counts
-
-
-# Checkpoints
-
-
-def equal(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
-    return type(a) is type(b) and a == b
-
-
-def make_network(seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 3))
-
-
-def loaded_weights(path: Path) -> dict[str, torch.Tensor] | object:
-    network = make_network(0)
-    report = load_network(network, path)
-    if report.missing or report.left_over:  # what the models refuse
-        raise UserError(str(report))
-    return network.state_dict()
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's, on pickles of other protocols
-def test_checkpoints(tmp_path):
-    rng = random.Random(SEED + 2)
-    network = make_network(1)
-    optimizer = torch.optim.Adam(network.parameters())
-    network(torch.ones(1, 3, 8, 8)).sum().backward()
-    optimizer.step()
-    state = {
-        "model": "pose", "iteration": 7, "networks": {"G": network.state_dict()},
-        "optimizers": {"G": optimizer.state_dict()},
-    }  # fmt: skip
-    files = {"net": tmp_path / "latest_net_G.pth", "state": tmp_path / "latest_state.pth"}
-    torch.save(network.state_dict(), files["net"])
-    torch.save(state, files["state"])
-    kept = {name: path.read_bytes() for name, path in files.items()}
-    readers = {"net": loaded_weights, "state": load_training_state}
-    originals = {name: readers[name](path) for name, path in files.items()}
-    counts = {"refused": 0, "same": 0}
-    for number in range(CHECKPOINTS):
-        name, other = rng.sample(list(files), 2)
-        if rng.random() < 0.05:
-            shutil.copy(files[other], files[name])
-        else:
-            files[name].write_bytes(mutate_bytes(rng, kept[name], kept[other]))
-        found = outcome(readers[name], files[name])
-        files[name].write_bytes(kept[name])
-        if found is REFUSED:
-            counts["refused"] += 1
-        else:
-            counts["same"] += 1
-            assert equal(found, originals[name]), f"mutation {number} of {name}"
-    assert min(counts.values()) > 5, counts

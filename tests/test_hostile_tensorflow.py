@@ -12,6 +12,7 @@ from tensorflow_files import (
     entry,
     golden_checkpoint,
     noted,
+    sealed_table,
     write_checkpoint,
     write_table,
     write_v1,
@@ -36,20 +37,11 @@ def message_of(action, *arguments):
     return text
 
 
-def table_of(parts: list[bytes], handles: list[tuple[bytes, bytes]]) -> bytes:
-    """A table of finished blocks, whose index has these handles."""
-    table, ends = b"".join(parts), []
-    for part in (block([]), block(handles)):
-        ends.append(varint(len(table)) + varint(len(part) - 5))
-        table += part
-    return table + b"".join(ends).ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
-
-
 def test_blocks_that_are_named_a_thousand_times(tmp_path):
     part = block([(b"", b"\x08\x01")])
     handle = varint(0) + varint(len(part) - 5)
     path = tmp_path / "model.index"
-    path.write_bytes(table_of([part], [(b"%05d" % number, handle) for number in range(1000)]))
+    path.write_bytes(sealed_table([part], [(b"%05d" % number, handle) for number in range(1000)]))
     assert "begins within another" in message_of(read_table, path)
 
 
@@ -58,7 +50,7 @@ def test_names_that_grow_from_shared_beginnings(tmp_path):
     content += (varint(2000) + varint(1) + varint(0) + b"x") * 5000 + struct.pack("<II", 0, 1)
     part = content + b"\0" + struct.pack("<I", masked_crc32c(content + b"\0"))
     path = tmp_path / "model.index"
-    path.write_bytes(table_of([part], [(b"z", varint(0) + varint(len(part) - 5))]))
+    path.write_bytes(sealed_table([part], [(b"z", varint(0) + varint(len(part) - 5))]))
     assert "names have more than 8,388,608 bytes" in message_of(read_table, path)
 
 
@@ -70,6 +62,59 @@ def test_an_index_that_is_too_large(tmp_path):
 def test_a_message_of_tiny_fields(tmp_path):
     write_table(tmp_path / "model.index", {"": b"\x08\x01", "a": b"\x08\x01" * 300_000})
     assert "262,144 fields" in message_of(open_checkpoint, tmp_path / "model")
+
+
+def test_many_messages_of_tiny_fields(tmp_path):
+    """Each is small; a file of the first form may have any number of them."""
+    saved = length_delimited(2, b"\x08\x01" * 3000)
+    write_v1(tmp_path / "model", ONE)
+    records = read_table(tmp_path / "model")
+    write_table(tmp_path / "model", {**records, **{b"\0%03d" % k: saved for k in range(100)}})
+    assert "262,144 fields" in message_of(open_checkpoint, tmp_path / "model")
+
+
+def test_a_shape_of_many_dimensions(tmp_path):
+    """The product of their sizes has a million digits."""
+    write_table(tmp_path / "model.index", {"": b"\x08\x01", "a": shaped(*[1 << 62] * 33)})
+    assert "33 dimensions" in message_of(open_checkpoint, tmp_path / "model")
+
+
+def test_a_text_in_place_of_a_number(tmp_path):
+    array = ONE["a"]
+    for number in (1, 3, 4, 5):
+        text = length_delimited(number, b"12")
+        records = {"": b"\x08\x01", "a": entry(array, 0) + text}
+        write_table(tmp_path / "model.index", records)
+        assert "stands for a number" in message_of(open_checkpoint, tmp_path / "model")
+
+
+def test_a_table_that_unpacks_to_more_than_its_size(tmp_path):
+    repeated = varint(3_000_000) + b"\0a" + b"\xfe\x01\x00" * 46_875
+    part = block([], 1, lambda _: repeated)
+    handle = varint(0) + varint(len(part) - 5)
+    (tmp_path / "model").write_bytes(sealed_table([part], [(b"k", handle)]))
+    assert "at most 2," in message_of(read_table, tmp_path / "model")
+
+
+def test_a_large_file_that_is_no_table_is_not_read(tmp_path):
+    with open(tmp_path / "model", "wb") as file:
+        file.write(b"\x80\x02")
+        file.truncate(1 << 40)  # without content, it takes no room on the disk
+    assert "its last bytes" in message_of(open_checkpoint, tmp_path / "model")
+
+
+def test_v1_numbers_that_nobody_wants(tmp_path):
+    name = length_delimited(1, b"a")
+    tensor = length_delimited(10, bytes(1000))
+    meta = name + length_delimited(2, length_delimited(2, b"\x08\x03")) + b"\x18\x09"
+    meta += length_delimited(4, length_delimited(1, b""))
+    saved = name + length_delimited(2, length_delimited(1, b"")) + length_delimited(3, tensor)
+    records = {
+        "": length_delimited(1, length_delimited(1, meta)),
+        b"\0a": length_delimited(2, saved),
+    }
+    write_table(tmp_path / "model", records)
+    assert "1000 numbers stand where 3" in message_of(open_checkpoint(tmp_path / "model").read, "a")
 
 
 def test_variables_that_have_the_same_bytes(tmp_path):
@@ -143,9 +188,11 @@ def test_a_note_that_points_out_of_its_folder(tmp_path, place):
 
 
 def test_snappy_stops_at_the_size_that_it_says():
-    assert decompress(varint(9) + b"\x08abc\x09\x03") == b"abcabcabc"
+    assert decompress(varint(9) + b"\x08abc\x09\x03", 9) == b"abcabcabc"
+    with pytest.raises(ValueError, match="at most 8"):
+        decompress(varint(9) + b"\x08abc\x09\x03", 8)
     with pytest.raises(ValueError):
-        decompress(varint(4) + b"\x08abc" + b"\xfe\x03\x00" * 100_000)
+        decompress(varint(4) + b"\x08abc" + b"\xfe\x03\x00" * 100_000, 1 << 30)
 
 
 # PG2

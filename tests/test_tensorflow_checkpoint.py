@@ -333,13 +333,13 @@ def test_a_compressed_index_is_read(tmp_path):
 
 def test_snappy():
     for text in (b"", b"a", b"abcd" * 900, bytes(range(256)) * 300, b"x" * 70_000):
-        assert decompress(snappy(text)) == text
+        assert decompress(snappy(text), len(text)) == text
     # The copies that it has no use for: from two and four bytes of distance, over what they write.
-    assert decompress(b"\x09\x00a\x1e\x01\x00") == b"a" * 9
-    assert decompress(b"\x09\x00a\x1f\x01\x00\x00\x00") == b"a" * 9
+    assert decompress(b"\x09\x00a\x1e\x01\x00", 9) == b"a" * 9
+    assert decompress(b"\x09\x00a\x1f\x01\x00\x00\x00", 9) == b"a" * 9
     for damaged in (b"\x09\x00a", b"\x09\x00a\x1e\x02\x00", b"\x09\x00a\x1e\x00\x00", b""):
         with pytest.raises(ValueError, match=r"compressed data|does not end"):
-            decompress(damaged)
+            decompress(damaged, 1 << 20)
 
 
 @pytest.mark.parametrize("note", ["model.ckpt-7", "/of/another/machine/model.ckpt-7",

@@ -27,8 +27,6 @@ from data.tfrecord_schema import (
 from data.tfrecord_writer import write_records
 from data.tfrecords import (
     RecordWriter,
-    decode_varints,
-    encode_varints,
     find_records,
     parse_example,
     read_record,
@@ -36,7 +34,7 @@ from data.tfrecords import (
 )
 from script.convert_to_tfrecord import main
 from util.errors import UserError
-from util.protobuf import length_delimited, varint
+from util.protobuf import decode_varints, encode_varints, length_delimited, varint
 
 GOLDEN = {"market": "market", "fashion": "df"}
 # OpenPose's candidates of the golden records are made up; a table of key points has none.

@@ -20,6 +20,8 @@ _BLOCK_TRAILER_BYTES = 5
 _SNAPPY, _ZSTANDARD = 1, 2
 # Keys share their beginnings: written out they may be a thousand times what the file has.
 _MAX_KEY_BYTES = 1 << 23
+# Of all blocks, unpacked; names that resemble each other take an eighth, packed.
+_UNPACKED_TIMES, _UNPACKED_BYTES = 8, 1 << 20
 
 
 def is_table(path: Path) -> bool:
@@ -48,12 +50,16 @@ def read_table(path: Path, limit: int | None = None) -> dict[bytes, bytes]:
         size = regular_file(path).st_size
         if limit is not None and size > limit:
             raise UserError(f"{path}: has {size:,} bytes, {limit:,} is the most that is read")
-        table = path.read_bytes()
+        with open(path, "rb") as file:
+            file.seek(max(0, size - _FOOTER_BYTES))
+            footer = file.read(_FOOTER_BYTES)
+            file.seek(0)
+            is_whole = len(footer) == _FOOTER_BYTES and footer.endswith(_MAGIC)
+            table = file.read(size) if is_whole else b""
         kind = foreign_kind(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    footer = table[-_FOOTER_BYTES:]
-    if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
+    if not is_whole:
         what = f"it is {kind}" if kind else "its last bytes are not those of a table: copy it again"
         raise UserError(f"{path}: is no file of a TensorFlow checkpoint, or is cut off ({what})")
     try:
@@ -64,12 +70,15 @@ def read_table(path: Path, limit: int | None = None) -> dict[bytes, bytes]:
             block_size, position = read_varint(footer, position)
         records: dict[bytes, bytes] = {}
         end = key_bytes = 0
-        for _, handle in _block_records(_block(path, table, block_offset, block_size)):
-            offset, size = _handle(handle)
+        left = _UNPACKED_TIMES * size + _UNPACKED_BYTES
+        for _, handle in _block_records(_block(path, table, block_offset, block_size, left)):
+            offset, length = _handle(handle)
             if offset < end:
                 raise ValueError(f"the block at byte {offset} begins within another")
-            end = offset + size
-            for key, value in _block_records(_block(path, table, offset, size)):
+            end = offset + length
+            content = _block(path, table, offset, length, left)
+            left -= len(content)
+            for key, value in _block_records(content):
                 records[key] = value
                 key_bytes += len(key)
                 if key_bytes > _MAX_KEY_BYTES:
@@ -84,8 +93,16 @@ def _handle(data: bytes) -> tuple[int, int]:
     return offset, read_varint(data, position)[0]
 
 
-def _block(path: Path, table: bytes, offset: int, size: int) -> bytes:
-    """Give the content of a block, whose last bytes are its compression and its checksum."""
+def _block(path: Path, table: bytes, offset: int, size: int, most: int) -> bytes:
+    """Give the content of a block, whose last bytes are its compression and its checksum.
+
+    Args:
+        path: the file, for messages.
+        table: its bytes.
+        offset: where the block begins.
+        size: its bytes as they lie there.
+        most: bytes that it may have unpacked.
+    """
     end = offset + size
     if end + _BLOCK_TRAILER_BYTES > len(table) - _FOOTER_BYTES:
         raise ValueError(f"a block ends at byte {end}, the file has {len(table)}")
@@ -93,7 +110,7 @@ def _block(path: Path, table: bytes, offset: int, size: int) -> bytes:
     if masked_crc32c(table[offset : end + 1]) != checksum:
         raise ValueError(f"the checksum of the block at byte {offset} does not fit")
     if compression == _SNAPPY:
-        return decompress(table[offset:end])
+        return decompress(table[offset:end], most)
     if compression:
         kind = "Zstandard" if compression == _ZSTANDARD else f"kind {compression}"
         raise UserError(

@@ -39,7 +39,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
         for group, other in zip(groups, saved_groups, strict=True):
             if "steps" in group:  # TensorFlowAdam counts here
                 group["steps"] = int(_steps(other["steps"], "step of a group"))
-    except (KeyError, TypeError, IndexError, AttributeError):
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError):
         raise ValueError("it is no state of an optimiser") from None
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

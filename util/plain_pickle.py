@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-MAX_OPERATIONS = 500_000
+MAX_OPERATIONS = 250_000  # a state of ours has 30,000
 MAX_BYTES = 1 << 26
 _LARGEST_KEY = 1 << 64  # such numbers hash to themselves or nearly: no keys made to collide
 _LONGEST_KEY = 500

@@ -6,13 +6,15 @@ A dozen lines of a format that never changes; the packages that read it need a c
 from util.protobuf import read_varint
 
 
-def decompress(data: bytes) -> bytes:
+def decompress(data: bytes, most: int) -> bytes:
     """Decompress a block.
 
     Raises:
-        ValueError: the data are damaged.
+        ValueError: the data are damaged, or would be more than `most` bytes.
     """
     length, position = read_varint(data, 0)
+    if length > most:
+        raise ValueError(f"compressed data would have {length:,} bytes, at most {most:,} are read")
     result = bytearray()
     while position < len(data) and len(result) <= length:
         tag = data[position]

@@ -18,6 +18,8 @@ from util.errors import UserError
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel, no weight
 _DEEPEST = 4
+_MOST = 1000  # dictionaries of one file that are looked through
+_MOST_SHARED = 16  # names by which the same numbers go, on average; tied weights have two
 _PREFIXES = 16  # of one dictionary that may be the network; those with most of its names
 _SHOWN = 8
 
@@ -99,7 +101,11 @@ def find_state_dict(
             "network checkpoint?"
         )
     if wanted is not None:
-        found = [part for candidate in found for part in _by_prefix(candidate, wanted)]
+        parts: dict[str, list[str]] = {}
+        for name in wanted:
+            for end in _starts_of_parts(name):
+                parts.setdefault(name[:end], []).append(name)
+        found = [part for one in found for part in _by_prefix(one, wanted, parts)]
         for candidate in found:
             candidate.fitting = sum(
                 name in wanted and value.shape == wanted[name].shape
@@ -131,6 +137,8 @@ def _nested(
     if id(content) in seen:
         return
     seen.add(id(content))
+    if len(seen) > _MOST:
+        raise UserError(f"{source} holds more than {_MOST} dictionaries: give the weights alone")
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -139,6 +147,7 @@ def _nested(
             raise UserError(f"{source} holds '{short}' twice, with and without a wrapper's name")
         if short not in _COUNTERS:
             plain[short] = value
+    _check_shared(plain, source)
     yield _Candidate(keys, "", plain, list(others))
     if len(keys) < _DEEPEST:
         for key, value in content.items():
@@ -148,14 +157,34 @@ def _nested(
             yield from _nested(value, source, wrappers, seen, (*keys, key), (*others, *beside))
 
 
-def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """The candidate itself, its parts that look like the network, and it as a part of that."""
+def _check_shared(tensors: dict[str, Tensor], source: str) -> None:
+    """Whoever goes through all tensors is to come to an end in the time that the file's size
+    lets expect."""
+    storages = [value.untyped_storage() for value in tensors.values()]
+    held = sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+    if sum(value.nbytes for value in tensors.values()) > _MOST_SHARED * held:
+        raise UserError(
+            f"{source} holds the same numbers under more than {_MOST_SHARED} names: give the "
+            "weights alone"
+        )
+
+
+def _by_prefix(
+    candidate: _Candidate, wanted: Mapping[str, Tensor], parts: Mapping[str, list[str]]
+) -> Iterator[_Candidate]:
+    """The candidate itself, its parts that look like the network, and it as a part of that.
+
+    Args:
+        candidate: a dictionary of named tensors.
+        wanted: the network's own tensors.
+        parts: their names by each prefix.
+    """
     yield candidate
     deepest = max((name.count(".") for name in wanted), default=0)
     counts = Counter(
         name[:end]
         for name in candidate.tensors
-        for end in _starts_of_parts(name)[-deepest - 1 :]
+        for end in _starts_of_parts(name, deepest + 1)
         if name[end:] in wanted
     )
     for prefix, hits in counts.most_common(_PREFIXES):
@@ -172,15 +201,20 @@ def _by_prefix(candidate: _Candidate, wanted: Mapping[str, Tensor]) -> Iterator[
     if candidate.tensors.keys() & wanted.keys():
         return
     # Of a part that was saved by itself, such as VGG's features, the names lack the part's.
-    for prefix in dict.fromkeys(name[:end] for name in wanted for end in _starts_of_parts(name)):
+    for prefix, names in parts.items():
+        if names[0].removeprefix(prefix) not in candidate.tensors:  # few go on from here
+            continue
         tensors = {f"{prefix}{name}": value for name, value in candidate.tensors.items()}
-        part = [name for name in wanted if name.startswith(prefix)]
-        if all(name in tensors and tensors[name].shape == wanted[name].shape for name in part):
+        if all(name in tensors and tensors[name].shape == wanted[name].shape for name in names):
             yield _Candidate(candidate.keys, "", tensors, candidate.others)
 
 
-def _starts_of_parts(name: str) -> list[int]:
-    return [position + 1 for position, letter in enumerate(name) if letter == "."]
+def _starts_of_parts(name: str, most: int = 99) -> list[int]:
+    """Where the parts of a name begin, from its end on; only the first is left out."""
+    starts, dot = [], len(name)
+    while len(starts) < most and (dot := name.rfind(".", 0, dot)) >= 0:
+        starts.append(dot + 1)
+    return starts
 
 
 def _keys_there(content: object) -> str:

@@ -22,7 +22,7 @@ from util.errors import UserError
 from util.file_kinds import foreign_kind
 from util.files import is_file_name, regular_file
 from util.leveldb_table import is_table, read_table
-from util.protobuf import VARINT, read_fields, read_varint
+from util.protobuf import VARINT, decode_varints, read_fields, varint
 
 _HEADER_KEY = b""
 
@@ -41,7 +41,7 @@ _VALUE_FIELDS = {
 }  # fmt: skip
 _MAX_INDEX_BYTES = 1 << 20  # some 10,000 variables
 _MAX_NOTE_BYTES = 1 << 20
-_MAX_FIELDS = 1 << 18  # of one message; numbers are packed, many in a field
+_MAX_FIELDS = 1 << 18  # of all messages; numbers are packed, many in a field
 _MAX_DIMENSIONS = 32
 _OTHER_TYPES = {7: "string", 14: "bfloat16"}
 
@@ -100,8 +100,9 @@ class TensorFlowCheckpoint:
         try:
             if _HEADER_KEY not in records:
                 raise ValueError("its table has no header")
-            self._shard_count = _read_header(records.pop(_HEADER_KEY))
-            self._entries = {key: _read_entry(value) for key, value in records.items()}
+            fields = _Fields()
+            self._shard_count = _read_header(fields, records.pop(_HEADER_KEY))
+            self._entries = {key: _read_entry(fields, value) for key, value in records.items()}
             # The entries of slices have keys of their own, which begin with a zero.
             self.variables = {
                 key.decode(): entry.variable
@@ -199,6 +200,7 @@ class TensorFlowV1Checkpoint:
         self.prefix = str(prefix)
         self.variables: dict[str, Variable] = {}
         self._parts: dict[str, list[tuple[_Extents, memoryview]]] = {}
+        self._fields = _Fields()
         for path in _v1_files(self.prefix):
             try:
                 self._take(read_table(path))
@@ -208,17 +210,18 @@ class TensorFlowV1Checkpoint:
     def _take(self, records: dict[bytes, bytes]) -> None:
         if _HEADER_KEY not in records:
             raise ValueError("its table has no header")
-        (meta,) = _all(records.pop(_HEADER_KEY), 1)
-        for message in _all(meta, 1):
-            values = {number: value for number, _, value in _fields(message)}
-            shape = tuple(_dimensions(values.get(2, b"")))
+        fields = self._fields
+        (meta,) = fields.all(records.pop(_HEADER_KEY), 1)
+        for message in fields.all(meta, 1):
+            values = {number: value for number, _, value in fields(message)}
+            shape = _shape(fields, values.get(2, b""))
             name = bytes(values[1]).decode() if 1 in values else ""
-            self.variables[name] = Variable(shape, _type_name(values.get(3, 0)))
+            self.variables[name] = Variable(shape, _type_name(_number(values.get(3))))
         for record in records.values():
-            for message in _all(record, 2):
-                values = {number: value for number, _, value in _fields(message)}
+            for message in fields.all(record, 2):
+                values = {number: value for number, _, value in fields(message)}
                 parts = self._parts.setdefault(bytes(values.get(1, b"")).decode(), [])
-                parts.append((_extents(values.get(2, b"")), values.get(3, b"")))
+                parts.append((_extents(fields, values.get(2, b"")), values.get(3, b"")))
 
     def read(self, name: str) -> np.ndarray:
         """Give the value of a variable; see `TensorFlowCheckpoint.read`."""
@@ -231,7 +234,8 @@ class TensorFlowV1Checkpoint:
         for extents, message in self._parts.get(name, []):
             try:
                 sizes = _sizes(variable.shape, extents)
-                value = _tensor_values(message, variable.dtype).reshape(sizes)
+                value = _tensor_values(self._fields, message, variable.dtype, math.prod(sizes))
+                value = value.reshape(sizes)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}: '{name}' is damaged ({error}): copy it again") from None
             parts.append((extents, value))
@@ -381,28 +385,43 @@ def _assembled(
     return value
 
 
-def _fields(message: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """`read_fields` of a message that has a bearable number of them."""
-    for count, field in enumerate(read_fields(message)):
-        if count == _MAX_FIELDS:
-            raise ValueError(f"a message has more than {_MAX_FIELDS:,} fields")
-        yield field
+class _Fields:
+    """`read_fields` of a checkpoint's messages, which have a bearable number of them in all."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_FIELDS
+
+    def __call__(self, message: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+        for field in read_fields(message):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"its messages have more than {_MAX_FIELDS:,} fields")
+            yield field
+
+    def all(self, message: bytes | memoryview, field: int) -> list[memoryview]:
+        """The messages, texts or bytes of a field."""
+        found = [value for number, _, value in self(message) if number == field]
+        if not all(isinstance(value, memoryview) for value in found):
+            raise ValueError("a number stands for a message")
+        return found
 
 
-def _all(message: bytes | memoryview, field: int) -> list[memoryview]:
-    return [value for number, _, value in _fields(message) if number == field]
+def _number(value: int | memoryview | None) -> int:
+    if isinstance(value, memoryview):  # int() would read digits in it
+        raise ValueError("a text stands for a number")
+    return value or 0
 
 
 def _type_name(kind: int) -> str:
     return _DTYPES.get(kind) or _OTHER_TYPES.get(kind, f"type {kind}")
 
 
-def _extents(message: bytes | memoryview) -> _Extents:
+def _extents(fields: _Fields, message: bytes | memoryview) -> _Extents:
     """Read a TensorSliceProto."""
     found = []
-    for extent in _all(message, 1):
-        values = {number: value for number, _, value in _fields(extent)}
-        numbers = [int(values[number]) if number in values else None for number in (1, 2)]
+    for extent in fields.all(message, 1):
+        values = {number: _number(value) for number, _, value in fields(extent)}
+        numbers = [values.get(number) for number in (1, 2)]
         if len(found) == _MAX_DIMENSIONS or any((number or 0) >= 1 << 62 for number in numbers):
             raise ValueError("a slice has too many dimensions, or is too large")
         found.append((numbers[0] or 0, numbers[1]))
@@ -420,54 +439,51 @@ def _slice_key(name: str, extents: _Extents) -> bytes:
     return key
 
 
-def _tensor_values(message: bytes | memoryview, dtype: str) -> np.ndarray:
-    """Read the numbers of a TensorProto, flat."""
+def _tensor_values(
+    fields: _Fields, message: bytes | memoryview, dtype: str, most: int
+) -> np.ndarray:
+    """Read the numbers of a TensorProto, flat; `most` are known to be wanted."""
     field, kind = _VALUE_FIELDS[dtype]
-    if content := _all(message, 4):  # as they lie in memory
+    if content := fields.all(message, 4):  # as they lie in memory
         return np.frombuffer(content[0], np.dtype(dtype).newbyteorder("<"))
-    numbers, data = [], []
-    for number, wire_type, value in _fields(message):
-        if number != field:
-            continue
-        if wire_type == VARINT:
-            numbers.append(value)
-        elif kind:
-            data.append(value)
-        else:
-            position = 0
-            while position < len(value):
-                one, position = read_varint(value, position)
-                numbers.append(one)
+    data = b"".join(
+        varint(value) if wire_type == VARINT else value
+        for number, wire_type, value in fields(message)
+        if number == field
+    )
     if kind:
-        return np.frombuffer(b"".join(data), kind).astype(dtype)
-    values = np.array(numbers, np.uint64)
+        return np.frombuffer(data, kind).astype(dtype)
+    count = np.count_nonzero(np.frombuffer(data, np.uint8) < 0x80)
+    if count > most:  # decoded they take ten times the room
+        raise ValueError(f"{count} numbers stand where {most} are wanted")
+    values = decode_varints(data)
     if dtype == "float16":  # its bits
         return values.astype(np.uint16).view(np.float16)
     return values.astype(dtype)
 
 
-def _read_header(message: bytes) -> int:
+def _read_header(fields: _Fields, message: bytes) -> int:
     """Read a BundleHeaderProto: the number of data files."""
-    header = {number: value for number, _, value in _fields(message)}
+    header = {number: _number(value) for number, _, value in fields(message) if number < 3}
     if header.get(2, 0):
         raise ValueError("it is of a big-endian machine")
-    return int(header.get(1, 1))
+    return header.get(1, 1)
 
 
-def _read_entry(message: bytes) -> _Entry:
+def _read_entry(fields: _Fields, message: bytes) -> _Entry:
     """Read a BundleEntryProto."""
     values: dict[int, int] = {}
     shape: tuple[int, ...] = ()
     checksum, slices = 0, []
-    for number, _, value in _fields(message):
+    for number, _, value in fields(message):
         if number == 2:
-            shape = tuple(_dimensions(value))
+            shape = _shape(fields, value)
         elif number == 6:
             (checksum,) = struct.unpack("<I", value)
         elif number == 7:
-            slices.append(_extents(value))
+            slices.append(_extents(fields, value))
         else:
-            values[number] = int(value)
+            values[number] = _number(value)
     return _Entry(
         Variable(shape, _type_name(values.get(1, 0))),
         tuple(slices),
@@ -478,8 +494,12 @@ def _read_entry(message: bytes) -> _Entry:
     )
 
 
-def _dimensions(shape: memoryview) -> Iterator[int]:
-    """Read the sizes in a TensorShapeProto; a size of 0 is not written."""
-    for number, _, dimension in _fields(shape):
-        if number == 2:
-            yield int({field: value for field, _, value in _fields(dimension)}.get(1, 0))
+def _shape(fields: _Fields, message: bytes | memoryview) -> tuple[int, ...]:
+    """Read a TensorShapeProto; a size of 0 is not written."""
+    sizes = tuple(
+        _number({field: value for field, _, value in fields(dimension)}.get(1))
+        for dimension in fields.all(message, 2)
+    )
+    if len(sizes) > _MAX_DIMENSIONS:
+        raise ValueError(f"a shape has {len(sizes)} dimensions")
+    return sizes

@@ -160,7 +160,8 @@ def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple) -> Tenso
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) > 64:
         raise ValueError("a tensor's shape is none")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if math.prod(size) >= 1 << 62 or (math.prod(size) and last >= count) or offset > count:
+    elements = math.prod(size)  # with steps of 0 there could be any number, for all who go on
+    if elements > count - offset or (elements and last >= count):
         raise ValueError("a tensor is larger than its record")
     return torch.empty(0, dtype=storage.dtype).set_(storage.content, offset, size, stride)
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import io
-import os
 import random
 import zipfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.flow import FlowFolder
-from tests.fuzz.mutations import EDGES, NASTY_TEXTS, mutate_bytes
+from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
 from util.errors import UserError
 from util.metrics.image_sets import read_statistics
 
@@ -33,11 +32,8 @@ def honest_file(compressed: bool) -> bytes:
 def generate(rng: random.Random, folder: Path) -> None:
     path = folder / NAME
     kind = rng.random()
-    if kind < 0.01:
-        os.mkfifo(path)
-        return
     if kind < 0.02:
-        path.symlink_to(rng.choice(["/dev/zero", "/", path.name]))
+        make_no_file(rng, path)
         return
     data = honest_file(rng.random() < 0.5)
     if kind < 0.5:

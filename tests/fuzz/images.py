@@ -2,7 +2,6 @@
 
 import functools
 import io
-import os
 import random
 import struct
 import zlib
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from tests.fuzz.mutations import EDGES, mutate_bytes
+from tests.fuzz.mutations import EDGES, make_no_file, mutate_bytes
 from util.images import IMAGE_SUFFIXES, read_image, read_image_size
 
 MEGABYTES = 2048  # an honest image of LARGEST_IMAGE pixels with transparency takes 1.5 GB
@@ -55,10 +54,8 @@ def honest_files() -> list[tuple[str, bytes]]:
 
 def generate(rng: random.Random, folder: Path) -> None:
     path = folder / f"image{rng.choice(sorted(IMAGE_SUFFIXES))}"
-    if rng.random() < 0.01:
-        os.mkfifo(path)
-    elif rng.random() < 0.01:
-        path.symlink_to(rng.choice(["/dev/zero", "/", path.name]))
+    if rng.random() < 0.02:
+        make_no_file(rng, path)
     else:
         name, data = rng.choice(honest_files())
         for _ in range(rng.choice([0, 1, 1, 1, 2, 4, 16])):

@@ -5,7 +5,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.fuzz.mutations import NASTY_TEXTS, mutate_bytes
+from tests.fuzz.mutations import NASTY_TEXTS, change_inside, mutate_bytes
 from util.errors import UserError
 from util.history import History, read_metrics
 from util.loss_plot import read_losses
@@ -50,21 +50,14 @@ def _mutated(rng: random.Random, honest: object) -> bytes:
     """Honest JSON of which some values are others, or some bytes."""
     value = copy.deepcopy(honest)
     for _ in range(rng.choice([0, 1, 1, 2])):
-        place = value
-        while True:
-            key = rng.choice([*place] if isinstance(place, dict) else range(len(place)))
-            inner = place[key]
-            if not isinstance(inner, dict | list) or not inner or rng.random() < 0.2:
-                break
-            place = inner
-        new = "<raw>" if rng.random() < 0.3 else copy.deepcopy(rng.choice(VALUES))
-        if isinstance(place, dict) and rng.random() < 0.2:
-            place[rng.choice(NASTY_TEXTS)] = place.pop(key)
-        else:
-            place[key] = new
+        change_inside(rng, value, lambda _: _new(rng))
     text = json.dumps(value).replace('"<raw>"', rng.choice(RAW))
     data = text.encode("utf-8", "surrogatepass")
     return mutate_bytes(rng, data) if rng.random() < 0.4 else data
+
+
+def _new(rng: random.Random) -> object:
+    return "<raw>" if rng.random() < 0.3 else copy.deepcopy(rng.choice(VALUES))
 
 
 def generate(rng: random.Random, folder: Path) -> None:

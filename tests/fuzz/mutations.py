@@ -1,6 +1,9 @@
 """Changes of bytes and values that several formats use."""
 
+import os
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 # Lengths and counts at the edges of their types.
 EDGES = tuple(
@@ -45,3 +48,33 @@ def mutate_bytes(rng: random.Random, data: bytes, other: bytes = b"\0\xff") -> b
         place = rng.randrange(len(other))
         data[start:end] = other[place : place + end - start]
     return bytes(data)
+
+
+def make_no_file(rng: random.Random, path: Path) -> None:
+    """What is no file, or one without end, in place of one."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        os.mkfifo(path)
+    elif kind == 1:
+        path.mkdir()
+    elif kind == 2:
+        path.symlink_to("/dev/zero")
+    else:
+        path.symlink_to(path.name)
+
+
+def change_inside(
+    rng: random.Random, content: dict | list, change: Callable[[object], object]
+) -> None:
+    """Change a value somewhere in dictionaries and lists, or one of their names."""
+    place = content
+    while True:
+        key = rng.choice([*place] if isinstance(place, dict) else range(len(place)))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or rng.random() < 0.2:
+            break
+        place = inner
+    if isinstance(place, dict) and rng.random() < 0.2:
+        place[rng.choice(NASTY_TEXTS)] = place.pop(key)
+    else:
+        place[key] = change(inner)

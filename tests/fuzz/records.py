@@ -15,7 +15,7 @@ from tensorflow_files import RECORDS, golden_records
 from data.pair_dataset import PairDataset
 from data.tfrecord_dataset import TFRecordDataset, stored_size
 from data.tfrecords import find_records, parse_example, read_record, serialise_example
-from tests.fuzz.mutations import EDGES, NASTY_TEXTS, mutate_bytes
+from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
 from util.crc32c import masked_crc32c
 from util.protobuf import length_delimited, varint
 
@@ -50,11 +50,8 @@ def framed(payload: bytes, length: int | None = None) -> bytes:
 def generate(rng: random.Random, folder: Path) -> None:
     path = folder / (rng.choice(NAMES) if rng.random() < 0.05 else NAME)
     kind = rng.random()
-    if kind < 0.01:
-        os.mkfifo(path)
-        return
     if kind < 0.02:
-        path.symlink_to(rng.choice(["/dev/zero", "/", path.name]))
+        make_no_file(rng, path)
         return
     first, second = ({**record} for record in honest_records())
     if kind < 0.7:

@@ -13,7 +13,7 @@ from market_folder import Folder, annotation_row
 
 from data.annotations import read_pair_table
 from data.image_names import list_images
-from tests.fuzz.mutations import NASTY_TEXTS, mutate_bytes
+from tests.fuzz.mutations import NASTY_TEXTS, make_no_file, mutate_bytes
 
 VALUES = (
     *NASTY_TEXTS, "[]", "[1]", '"', "null", "é", "../p0.png", "p0.png", "P0.PNG", "[[1]]",
@@ -50,25 +50,12 @@ def generate(rng: random.Random, folder: Path) -> None:
     path = folder / NAMES[k]
     if rng.random() < 0.02:
         path.unlink()
-        _make_other(rng, path)
+        make_no_file(rng, path)
         return
     data = files[NAMES[k]]
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
         data = _mutate(rng, data, ",:"[k], files[NAMES[1 - k]])
     path.write_bytes(data)
-
-
-def _make_other(rng: random.Random, path: Path) -> None:
-    """What is no file, or one without end, in place of a table."""
-    kind = rng.randrange(4)
-    if kind == 0:
-        os.mkfifo(path)
-    elif kind == 1:
-        path.mkdir()
-    elif kind == 2:
-        path.symlink_to("/dev/zero")
-    else:
-        path.symlink_to(path.name)
 
 
 def _mutate(rng: random.Random, data: bytes, separator: str, other: bytes) -> bytes:
