@@ -93,6 +93,7 @@ def check_frame(
         usual,
     )
     _check_load_size(images, load_size, names_load_size)
+    _check_repeated(poses[some], path)
     reasons = _check_normalised(poses, some, frame, places, path)
     rest = np.array([k for k in some if k not in reasons], dtype=np.int64)
     if frame == "image":
@@ -223,6 +224,29 @@ def _check_load_size(images: _Images, load_size: tuple[int, int] | None, has_opt
         raise UserError(
             f"images are {first} (height×width), and would be squeezed to {height}×{width}: "
             f"{fix}turn images that lie on their side; {_TRUST}"
+        )
+
+
+def _check_repeated(poses: np.ndarray, path: Path) -> None:
+    """Raise UserError where several poses [n, K, 2] have more than one key point at the same place.
+
+    Of 583 published poses one has two at a place; a lost joint of (0, 0) that was moved with the
+    others, or counted from 1, is at such a place in many.
+    """
+    places = np.sort(poses[..., 0] + 1j * poses[..., 1], axis=1)  # NaN last, and equal to none
+    repeated = places[:, 1:][places[:, 1:] == places[:, :-1]]
+    repeated = repeated[repeated != 0]  # of which --missing tells
+    if not len(repeated):
+        return
+    values, counts = np.unique(repeated, return_counts=True)
+    place = values[counts.argmax()]
+    at = (poses == (place.real, place.imag)).all(axis=2)
+    found = (at.sum(axis=1) > 1).sum()
+    if found >= max(_FEW, _OUTSIDE_SHARE * len(poses)):
+        raise UserError(
+            f"{path}: {at.sum()} key points are at x = {place.real:g}, y = {place.imag:g}, more "
+            f"than one in {found} of {len(poses)} images, as a program may write missing ones: "
+            f"write -1 for those; {_TRUST}"
         )
 
 

@@ -61,6 +61,29 @@ def test_zero_for_a_missing_joint(data):
     assert "no key point is there (all are (0, 0))" in data.error(missing=0)
 
 
+@pytest.mark.parametrize("lost", [(1, 1), (20, 0)])  # counted from 1; moved with the others
+def test_one_place_for_all_missing_joints(data, lost):
+    poses = [pose.copy() for pose in PEOPLE]
+    for number in range(2):  # a chance in so few
+        poses[number][[4, 7, number]] = lost
+    write(data, poses)
+    assert "are at" not in str(data.dataset(missing=0).notices)
+    poses[5][[4, 16]] = lost
+    write(data, poses)
+    message = data.error(skip_bad_samples=True)
+    assert f"8 key points are at x = {lost[0]}, y = {lost[1]}, more than one in 3 of 6" in message
+    assert "write -1 for those" in message
+    assert (poses_of(data.dataset(trust_keypoints=True))[1, 4] == lost).all()
+    for pose in poses:
+        pose[(pose == lost).all(axis=1)] = -1
+    write(data, poses)
+    assert data.dataset().notices == []
+    for pose in poses:
+        pose[pose[:, 0] < 0] = 0
+    write(data, poses)
+    assert (poses_of(data.dataset(missing=-1))[1, 4] == 0).all()
+
+
 @pytest.mark.parametrize("count", [2, 6])
 def test_shares_of_the_image(tmp_path, count):
     data = Folder(tmp_path / "market", count=count)
