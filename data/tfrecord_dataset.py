@@ -29,6 +29,15 @@ _SHARD = re.compile(
 _PAIR_KEYS = ("image_height", "image_width", *person_keys(0), *person_keys(1))
 
 
+class _EncodedImage(io.BytesIO):
+    """The bytes of an image, which messages call by the record that they are of."""
+
+    name = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class TFRecordDataset(PairDataset):
     """Pairs in the records of Market-1501 and DeepFashion that PG2's programs write and read.
 
@@ -140,7 +149,8 @@ class TFRecordDataset(PairDataset):
         return people
 
     def _decode(self, place: RecordPlace, encoded: bytes, key: str) -> Image.Image:
-        stream = io.BytesIO(encoded)
+        stream = _EncodedImage(encoded)
+        stream.name = f"{place}, {key}"
         try:
             size, _ = read_image_size(stream)
             if sorted(size) == sorted(self._stored_size):  # else it is not decoded

@@ -1,5 +1,6 @@
 """The data set of PG2's records (--dataset_mode=tfrecord), and records damaged in every way."""
 
+import io
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import run_here
+from helpers import inference_options, run_here
+from PIL import Image
 from tensorflow_files import RECORDS, golden_arrays, golden_records
 
 from data import dataset_names
@@ -24,8 +26,10 @@ from data.tfrecords import (
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
 from script import resize_dataset
+from util import images
 from util.errors import UserError
 from util.images import read_image, to_uint8
+from util.inference import ResultWriter
 
 GOLDEN = {"market": "market", "fashion": "df"}
 
@@ -316,6 +320,47 @@ def test_ground_truth_of_spoilt_records(market_records, capsys):
     assert "--skip_bad_samples" not in errors  # which this program has not
     assert "test_12864: " in output
     assert "train" in message_of(lambda: resize_dataset.main(arguments[:2]))
+
+
+def test_different_images_of_one_name(market_records, tmp_path, capsys):
+    """Which of them is the ground truth, or the source of a result, cannot be told."""
+    payloads = [parse_example(read_record(place)) for place in find_records(market_records)]
+    first, second = payloads[:2]
+    for key in ("image_name_0", "image_name_1"):
+        second[key] = first[key]
+    with RecordWriter(market_records) as writer:
+        writer.write(serialise_example(first))
+        writer.write(serialise_example(first))  # the same pair again does no harm
+    root = market_records.parent
+    arguments = ["--dataset_mode=tfrecord", f"--dataroot={root}", "--phases=test"]
+    assert resize_dataset.main(arguments) == 0
+    shutil.rmtree(root / "test_12864")
+    with RecordWriter(market_records) as writer:
+        for features in (first, second):
+            writer.write(serialise_example(features))
+    name = first["image_name_0"][0].decode()
+    message = message_of(lambda: resize_dataset.main(arguments))
+    assert f"{market_records}: holds different images of the name " in message
+    assert not (root / "test_12864").exists()
+    dataset = TFRecordDataset(root, "test")
+    paths = [dataset.pair_paths(k) for k in (0, 1)]
+    inputs = [dataset.input_digest(k) for k in (0, 1)]
+    options = inference_options(f"--dataroot={root}", f"--results_dir={tmp_path / 'out'}")
+    message = message_of(lambda: ResultWriter(options, "", paths, inputs, root))
+    assert f"{root}: holds different pairs" in message and Path(name).stem in message
+
+
+def test_an_image_in_a_record_that_is_turned(market_records, monkeypatch, capsys):
+    """A message names the record, as the image has no file of its own."""
+    monkeypatch.setattr(images, "_turned_told", bytearray(1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (128, 64), (9, 9, 9)).save(stream, "PNG", exif=exif)
+    place = rewrite(market_records, with_features(image_raw_0=[stream.getvalue()]))
+    ((_, image, _), _) = TFRecordDataset(market_records.parent, "test").read_people(1)
+    assert image.size == (64, 128)
+    assert capsys.readouterr().err.startswith(f"{place}, image_raw_0: turned upright")
 
 
 def test_programs_on_records(golden, tmp_path):

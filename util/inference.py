@@ -84,9 +84,14 @@ class ResultWriter:
         self._options_cell = options_cell(options)
         self._pairs = pairs
         check_unique(pairs, where)
-        self._inputs_of = {
-            pair_name(*paths): text for paths, text in zip(pairs, inputs, strict=True)
-        }
+        self._inputs_of: dict[str, str] = {}
+        for paths, text in zip(pairs, inputs, strict=True):
+            pair = pair_name(*paths)
+            if self._inputs_of.setdefault(pair, text) != text:
+                raise UserError(
+                    f"{where}: holds different pairs of the names {' and '.join(paths)}, which "
+                    f"would both become {pair}{RESULT_MARK}: keep one of them"
+                )
         endings = [f"{RESULT_MARK}.{options.results_format}"]
         if options.save_input:
             endings += [f"_{name}.{options.results_format}" for name in ("source", "target")]
