@@ -1,5 +1,6 @@
 """Making the folders of resized images that the metric commands name."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from data.image_names import list_images
 from data.preparation import run_in_parallel
 from data.tfrecord_dataset import TFRecordDataset, stored_size
 from util.errors import UserError
-from util.images import read_image, resize_image, save_image
+from util.images import read_image, read_image_size, resize_image, save_image
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ResizeReport:
         folder: where the resized images are.
         found: images of the source folder.
         written: images resized now.
-        skipped: images that were there already, not older than their source.
+        skipped: images that were there already, of that size and not older than their source.
         unreadable: one message per image that cannot be read.
         foreign: images in the folder that come from none of the source's.
     """
@@ -53,8 +54,8 @@ def resize_folder(
 ) -> ResizeReport:
     """Resize every image of `source` to exactly `size` (height, width) into `target`.
 
-    The same resize as the data set's, so that the ground truth is P2 as the model saw it. Images
-    that are there already and not older than their source are kept. PNG loses nothing.
+    The same resize as the data set's, so that the ground truth is P2 as the model saw it. Images of
+    that size that are there already and not older than their source are kept. PNG loses nothing.
 
     Raises UserError when `source` is missing or empty, when two images would get one name, or
     when an image cannot be written.
@@ -65,7 +66,7 @@ def resize_folder(
         raise UserError(f"{source}: has no images")
     images = [_Image(source / name, source / name, partial(_read_file, source / name, size))
               for name in names]  # fmt: skip
-    return _resize(images, [], target, image_format, workers)
+    return _resize(images, [], target, size, image_format, workers)
 
 
 def resize_records(
@@ -115,7 +116,7 @@ def resize_records(
                     f"{dataset.record_path(index)}: holds different images of the name {name}: "
                     "which one is the ground truth? Convert the data set again"
                 )
-    return _resize(images, unreadable, Path(target), image_format, workers)
+    return _resize(images, unreadable, Path(target), size, image_format, workers)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _resize(
     images: Sequence[_Image],
     unreadable: Sequence[str],
     target: Path,
+    size: tuple[int, int],
     image_format: str,
     workers: int,
 ) -> ResizeReport:
@@ -142,7 +144,7 @@ def _resize(
                 f"{image.name} and {tasks[output].name.name} would both become {output.name}"
             )
         tasks[output] = image
-    outcomes = run_in_parallel(_make, tasks.items(), workers, target.name)
+    outcomes = run_in_parallel(partial(_make, size), tasks.items(), workers, target.name)
     there = list_images(target) if target.is_dir() else []
     return ResizeReport(
         folder=target,
@@ -154,11 +156,13 @@ def _resize(
     )
 
 
-def _make(task: tuple[Path, _Image]) -> str:
+def _make(size: tuple[int, int], task: tuple[Path, _Image]) -> str:
     """Write one resized image: "written", "skipped", or why it cannot be read."""
     output, image = task
     if output.exists() and output.stat().st_mtime >= image.file.stat().st_mtime:
-        return "skipped"
+        with contextlib.suppress(UserError):  # one that cannot be read is made anew
+            if read_image_size(output)[0] == size:
+                return "skipped"
     try:
         resized = image.read()
     except UserError as error:

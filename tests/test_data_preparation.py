@@ -228,6 +228,13 @@ def test_resize_as_a_user_runs_it(download):
     report = resize_folder(*train)
     assert (report.found, report.written, report.skipped) == (3, 1, 2)
     assert report.foreign == []
+    os.utime(download / "train" / names[0], (0, 0))
+    made = [download / "train_256" / f"{Path(name).stem}.png" for name in names[1:]]
+    Image.new("RGB", (176, 256)).save(made[0])  # of another program
+    made[1].write_bytes(b"")
+    report = resize_folder(*train)
+    assert (report.found, report.written, report.skipped) == (3, 2, 1)
+    assert {read_image(path).size for path in made} == {(256, 256)}
     (download / "train" / names[0]).unlink()
     report = resize_folder(*train)
     assert report.foreign == [f"{Path(names[0]).stem}.png"]

@@ -627,6 +627,61 @@ def test_results_of_another_size_than_the_ground_truth(
     assert ("resize_dataset" in problem) == ("resize_dataset" in advice)
 
 
+def turn(path: Path, orientation: int) -> None:
+    """Store a PNG so that its EXIF orientation makes of it what it was."""
+    method = {3: "ROTATE_180", 5: "TRANSPOSE", 6: "ROTATE_90", 8: "ROTATE_270"}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        stored = image.transpose(Image.Transpose[method])
+    stored.save(path, exif=exif)
+
+
+def test_turned_pictures_in_every_set_give_the_same_report(
+    sets: Path, quick_networks: None
+) -> None:
+    figures = "SSIM,L1,FID_standard,FID_published,KID,mask_SSIM"
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(13)])
+    asked = [f"--figures={figures}", "--calculate_mask", "--gallery=1"]
+    asked.append(f"--annotation={sets / 'annotation.csv'}")
+    upright, rows = run(sets, *asked, real=True), rows_of(sets)
+    page = (sets / "out" / "mine_metrics" / "gallery.html").read_text()
+    for folder in ("results", "truth", "real"):
+        for number, path in enumerate(sorted((sets / folder).glob("*.png"))):
+            turn(path, (3, 5, 6, 8)[number % 4])
+    turned = run(sets, *asked, real=True)
+    assert rows_of(sets) == rows
+    assert values(turned) == values(upright)
+    assert {figure: each["protocol"] for figure, each in turned["figures"].items()} == {
+        figure: each["protocol"] for figure, each in upright["figures"].items()
+    }
+    assert (sets / "out" / "mine_metrics" / "gallery.html").read_text() == page
+
+
+def test_files_that_are_not_read_are_counted_in_every_set(sets: Path, quick_networks: None) -> None:
+    report = run(sets, "--figures=L1,FID_standard", real=True)
+    assert not [text for text in report["warnings"] if "not read" in text]
+    for folder, names in (
+        ("results", ["a.heic"]), ("truth", ["a.heic", "b"]), ("real", ["a.raw", "notes.txt", ".x"])
+    ):  # fmt: skip
+        for name in names:
+            (sets / folder / name).write_bytes(b"something")
+    report = run(sets, "--figures=L1,FID_standard", real=True)
+    told = [text for text in report["warnings"] if "not read" in text]
+    assert [text.partition(";")[0] for text in told] == [
+        f"{sets / 'results'}: files of types that are not read: 1, namely .heic (1)",
+        f"{sets / 'truth'}: files of types that are not read: 2, namely no suffix (1), .heic (1)",
+        f"{sets / 'real'}: files of types that are not read: 1, namely .raw (1)",
+    ]
+
+
+def test_a_gallery_of_masked_figures_alone(sets: Path) -> None:
+    write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(13)])
+    masks = ["--calculate_mask", f"--annotation={sets / 'annotation.csv'}", "--figures=mask_SSIM"]
+    assert "gallery" not in run(sets, *masks, "--gallery=1")["left_out"]
+    assert "mask_SSIM" in (sets / "out" / "mine_metrics" / "gallery.html").read_text()
+
+
 def test_a_turned_picture_is_told_once_by_all_workers(sets: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3

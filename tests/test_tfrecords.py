@@ -372,6 +372,28 @@ def test_images_of_other_forms_are_stored_as_png(tmp_path):
     assert bytes_feature(features, "image_raw_1") == jpeg.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 6, 8])  # 0: none is stored
+def test_images_are_stored_as_readers_without_exif_show_them(tmp_path, form, orientation):
+    folder = Folder(tmp_path / "market", count=2)
+    path, exif = folder.images / "p0.png", Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    size = (128, 64) if orientation in (6, 8) else (64, 128)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(
+        path, form, exif=exif.tobytes()
+    )
+    dataset = folder.dataset()
+    (features,) = examples(write_records(dataset, "market", tmp_path / "out").paths[0])
+    stored = bytes_feature(features, "image_raw_0")
+    assert (stored == path.read_bytes()) == (orientation < 2)
+    with Image.open(io.BytesIO(stored)) as image:
+        assert image.getexif().get(0x0112, 1) == 1
+        ((_, upright, _), _) = dataset.read_people(0)
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(upright))
+
+
 def test_unreadable_images_stop_the_conversion_or_are_left_out(tmp_path, capsys):
     folder = Folder(tmp_path / "market")
     (folder.images / "p2.png").write_bytes(b"no image")

@@ -415,7 +415,8 @@ def _finish(
 def _gallery_figure(report: Report, options: argparse.Namespace) -> str | None:
     """What ranks the gallery; None, with the reason in the report, when it is missing."""
     ranked = [name for name, figure in report.figures.items() if figure.per_image]
-    by = options.gallery_by or next((name for name in GALLERY_ORDER if name in ranked), None)
+    usual = [name for name in GALLERY_ORDER if name in ranked]
+    by = options.gallery_by or next(iter(usual + ranked), None)
     if by in ranked:
         return by
     report.left_out["gallery"] = f"{by or 'every figure of a pair'} is missing"
