@@ -9,7 +9,7 @@ from data.image_names import normalised_name
 from data.preparation import run_in_parallel
 from data.tables import encoding_problem
 from util.errors import UserError
-from util.files import is_file_name, regular_file, written_whole
+from util.files import LARGEST_TEXT, is_file_name, regular_file, written_whole
 from util.images import IMAGE_SUFFIXES
 
 HIGHRES_FOLDER = "img_highres"
@@ -110,7 +110,7 @@ def split_fashion(
 
 def _read_list(path: Path) -> list[str]:
     try:
-        regular_file(path)
+        regular_file(path, LARGEST_TEXT)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(

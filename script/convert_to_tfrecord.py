@@ -13,6 +13,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 from options.parser import Parser, run_program
 from util.argument_types import positive_int
 from util.errors import printable
+from util.files import leftovers_told
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{options.out}: {written.pairs} pairs in {len(written.paths)} files, {megabytes:.1f} MB; "
         f"{len(written.bad)} left out"
     )
+    if told := leftovers_told(Path(options.out)):
+        print(printable(f"warning: {told}"), file=sys.stderr)
     return 0
 
 

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 from options.parser import Parser, run_program
 from util.argument_types import size, worker_count
 from util.errors import printable
+from util.files import leftovers_told
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{printable(report.foreign[0])}: metrics would count them, too; remove them",
                 file=sys.stderr,
             )
+        if told := leftovers_told(report.folder):
+            print(printable(f"warning: {told}"), file=sys.stderr)
         unreadable += len(report.unreadable)
     return 1 if unreadable else 0
 

@@ -233,6 +233,12 @@ def test_a_loss_that_is_nan_stops_before_the_step(tiny_market, tmp_path, capsys)
     whole = trainer(tiny_market, tmp_path / "whole", "--niter=2")
     assert whole.run() == 0
     assert same(checkpoint(folder), checkpoint(tmp_path / "whole" / "person"))
+    # What a checkpoint brings may be the reason, too.
+    assert "another checkpoint" not in message
+    again = trainer(tiny_market, tmp_path, "--niter=9", "--continue_train")
+    spoil(again, {3})
+    with pytest.raises(UserError, match="take another checkpoint"):
+        again.run()
 
 
 @pytest.mark.parametrize(

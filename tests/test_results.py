@@ -17,6 +17,7 @@ from util.errors import UserError
 from util.files import written_whole
 from util.metrics.pairing import find_results
 from util.metrics.runs import read_run
+from util.metrics.scoring import score_pictures
 from util.pair_names import check_unique, choose_cut, cuts, pair_name
 from util.result_table import COLUMNS, TABLE_NAME, ResultRow, read_table, write_table
 
@@ -198,6 +199,26 @@ def test_a_result_that_is_gone_makes_the_report_incomplete(two_results, capsys):
     assert "1 results of" in capsys.readouterr().out
     report = json.loads((two_results / "out" / "x_metrics" / "metrics.json").read_text())
     assert "a_2_d_vis.png" in report["problems"][0]
+
+
+@pytest.mark.parametrize("name", ["a_2_b_vis.png", TABLE_NAME])
+def test_results_that_are_written_anew_while_they_are_scored(two_results, monkeypatch, name):
+    folder = two_results / "results"
+    rows = [row(f"a_2_{target}_vis.png", "a.jpg", f"{target}.jpg") for target in "bc"]
+    write_table(folder, rows)
+
+    def score_beside_a_test(*arguments, **named):
+        scores = score_pictures(*arguments, **named)
+        if name == TABLE_NAME:
+            write_table(folder, rows[:1])
+        else:
+            picture(folder / name, value=9)
+        return scores
+
+    monkeypatch.setattr("util.metrics.run.score_pictures", score_beside_a_test)
+    assert len(metrics(two_results)) == 2
+    report = json.loads((two_results / "out" / "x_metrics" / "metrics.json").read_text())
+    assert "were written anew while they were scored" in report["problems"][0]
 
 
 def test_tables_as_they_may_be(two_results):

@@ -9,9 +9,11 @@ import sys
 import pytest
 from helpers import PROJECT, train_options
 
+from models.base_model import TrainingStart
 from util.errors import UserError
 from util.run_folder import prepare_folder
 from util.run_lock import RunLock
+from util.run_record import changes
 
 HOLDER = """
 import os, pathlib, sys, time
@@ -100,10 +102,24 @@ def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path, is_there):
     if is_there:
         target.write_text("precious")
     (tmp_path / ".person.lock").symlink_to(target)
-    with pytest.raises(UserError, match=r"\.person\.lock: is a link, not a lock; remove it"):
+    with pytest.raises(UserError, match=r"\.person\.lock: is no file, as a lock is; remove it"):
         RunLock(tmp_path / "person")
     assert target.exists() == is_there
     assert not is_there or target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file(tmp_path, make):
+    make(tmp_path / ".person.lock")
+    with pytest.raises(UserError, match=r"\.person\.lock: is no file, as a lock is; remove it"):
+        RunLock(tmp_path / "person")
+
+
+def test_the_holder_is_named_in_few_words(tmp_path):
+    with holder(tmp_path / "person"):
+        (tmp_path / ".person.lock").write_bytes(b"\xff" + b"x" * 10**6)
+        with pytest.raises(UserError, match=r"another run is writing there \(\ufffdx{399}\)"):
+            RunLock(tmp_path / "person")
 
 
 # What else lies in the folder of a run that goes on.
@@ -130,6 +146,13 @@ def test_nothing_is_written_through_what_lies_in_the_folder(tmp_path, name, kind
             prepare_folder(train_options(*arguments, *more))
     assert sorted(tmp_path.rglob("*")) == before
     assert kind != "link" or target.read_text() == "precious"
+
+
+def test_options_of_an_earlier_version_in_a_pipe(tmp_path):
+    """They are looked at before anything else in the folder is, and where --init_from points."""
+    os.mkfifo(tmp_path / "train_opt.txt")
+    with pytest.raises(UserError, match=r"train_opt\.txt: is a pipe"):
+        changes(train_options("--model=poseflownet"), {}, TrainingStart([]), tmp_path)
 
 
 def test_linked_folders_and_checkpoints_stay_of_use(tmp_path):

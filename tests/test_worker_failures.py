@@ -79,7 +79,9 @@ def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     for _ in range(1000):  # Python code, at whose every step a handler could run
         time.sleep(0)
-    with pytest.raises(UserError, match=rf"process {worker.pid}\) was killed \(Killed\).*: the mach"):
+    with pytest.raises(
+        UserError, match=rf"process {worker.pid}\) was killed \(Killed\).*: the mach"
+    ):
         for _ in range(100):  # those that lie ready may come first
             next(batches)
 

@@ -19,14 +19,21 @@ _KINDS = (
 )
 
 
-def regular_file(path: str | os.PathLike) -> os.stat_result:
+LARGEST_TEXT = 1 << 28  # bytes of a text file that is read as a whole: tables of a million results
+
+
+def regular_file(path: str | os.PathLike, most: int | None = None) -> os.stat_result:
     """What the system says of a file that is to be read, such as its size in bytes.
 
     Opening a pipe waits for someone to write into it, and a device such as /dev/zero never ends:
     every reader asks here first.
 
+    Args:
+        path: of the file.
+        most: bytes that are read of such a file.
+
     Raises:
-        UserError: it is a folder, pipe, socket or device, or its name holds a NUL.
+        UserError: it is a folder, pipe, socket or device, or larger; or its name holds a NUL.
         OSError: it is missing or cannot be looked at.
     """
     try:
@@ -36,6 +43,8 @@ def regular_file(path: str | os.PathLike) -> os.stat_result:
     kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "a device")
     if kind:
         raise UserError(f"{path}: is {kind}, not a file; give a regular file")
+    if most is not None and found.st_size > most:
+        raise UserError(f"{path}: has {found.st_size:,} bytes, {most:,} is the most that is read")
     return found
 
 
@@ -117,10 +126,27 @@ def remove_leftovers(folder: Path, ending: str) -> None:
     Raises:
         UserError: the operating system refuses.
     """
-    temporary = re.compile(rf"\.[^/]+{re.escape(ending)}\.\d+-\d+\.part")
     try:
-        for path in folder.iterdir():
-            if temporary.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+        for path in _leftovers(folder, ending):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be tidied up ({error.strerror or error})") from None
+
+
+def leftovers_told(folder: Path) -> str:
+    """What to say of files that `written_whole` may have left in a folder without a lock, if any.
+
+    They may be another program's that is writing there now, so they stay.
+    """
+    found = [] if not folder.is_dir() else sorted(_leftovers(folder, ""))
+    if not found:
+        return ""
+    return (
+        f"{folder}: holds {len(found)} hidden files that a killed program left half written, such "
+        f"as {found[0].name}: remove them, unless another program writes there now"
+    )
+
+
+def _leftovers(folder: Path, ending: str) -> list[Path]:
+    temporary = re.compile(rf"\.[^/]+{re.escape(ending)}\.\d+-\d+\.part")
+    return [path for path in folder.iterdir() if temporary.fullmatch(path.name) and path.is_file()]

@@ -7,7 +7,6 @@ goes on with such a value fails, or fills the memory, somewhere else.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from util.errors import UserError
 from util.files import regular_file
@@ -18,6 +17,7 @@ LARGEST_LINE = 2**20
 DEEPEST = 32
 MOST_NAMES = 10_000
 _MOST_DIGITS = 18  # an int64 holds them
+_LONGEST_NUMBER = 100  # Python writes 25; many make float() slow
 _LARGEST_NUMBER = 1e300  # differences are finite, too
 
 
@@ -28,6 +28,8 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> float:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} characters")
     value = float(text)
     if abs(value) > _LARGEST_NUMBER:
         raise ValueError(f"a number beyond {_LARGEST_NUMBER}")
@@ -92,7 +94,8 @@ def read_json(path: Path, advice: str) -> dict[str, object]:
         UserError: it cannot be read, or is not such a file; see `parse_json`.
     """
     try:
-        with _opened(path, LARGEST_FILE, advice) as file:
+        regular_file(path, LARGEST_FILE)
+        with open(path, "rb") as file:
             value = parse_json(file.read(LARGEST_FILE).decode("utf-8"))
         if not isinstance(value, dict):
             raise ValueError("no object")
@@ -114,7 +117,8 @@ def read_json_lines(path: Path) -> Iterator[dict[str, object] | None]:
         UserError: the file cannot be read, or is of more than 1 GiB.
     """
     try:
-        with _opened(path, LARGEST_LOG, "move it away") as file:
+        regular_file(path, LARGEST_LOG)
+        with open(path, "rb") as file:
             while line := file.readline(LARGEST_LINE):
                 if line.isspace():
                     continue
@@ -125,10 +129,3 @@ def read_json_lines(path: Path) -> Iterator[dict[str, object] | None]:
                 yield value if isinstance(value, dict) else None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _opened(path: Path, largest: int, advice: str) -> IO[bytes]:
-    size = regular_file(path).st_size
-    if size > largest:
-        raise UserError(f"{path}: is of {size} bytes, at most {largest} are read; {advice}")
-    return open(path, "rb")

@@ -47,9 +47,7 @@ def read_table(path: Path, limit: int | None = None) -> dict[bytes, bytes]:
         UserError: no such file, no table, a damaged one, or one beyond the limits.
     """
     try:
-        size = regular_file(path).st_size
-        if limit is not None and size > limit:
-            raise UserError(f"{path}: has {size:,} bytes, {limit:,} is the most that is read")
+        size = regular_file(path, limit).st_size
         with open(path, "rb") as file:
             file.seek(max(0, size - _FOOTER_BYTES))
             footer = file.read(_FOOTER_BYTES)

@@ -21,7 +21,7 @@ from pathlib import Path
 from torch import nn
 
 from util.errors import UserError
-from util.files import regular_file, written_whole
+from util.files import LARGEST_TEXT, regular_file, written_whole
 from util.json_files import parse_json
 
 TABLE_NAME = "results.csv"
@@ -104,7 +104,7 @@ def read_table(folder: Path) -> dict[str, ResultRow] | None:
     """
     path = folder / TABLE_NAME
     try:
-        regular_file(path)
+        regular_file(path, LARGEST_TEXT)
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         return None

@@ -9,6 +9,7 @@ from typing import IO
 from util.errors import UserError
 
 _LOCKED_BYTE = 2**20
+_LONGEST_HOLDER = 400  # characters that name who has it
 
 
 class RunLock:
@@ -34,8 +35,8 @@ class RunLock:
             while self._file is None:
                 self._file = self._take(folder)
         except OSError as error:
-            if self._path.is_symlink():
-                raise UserError(f"{self._path}: is a link, not a lock; remove it") from None
+            if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+                raise UserError(f"{self._path}: is no file, as a lock is; remove it") from None
             raise UserError(
                 f"{self._path}: cannot be written ({error.strerror}); "
                 "the folder of --checkpoints_dir must be writable"
@@ -44,12 +45,14 @@ class RunLock:
     def _take(self, folder: Path) -> IO[str] | None:
         """The locked file; None when its holder was just removing it."""
         # Stays open while it is held.
-        file = open(self._path, "a+", encoding="utf-8", opener=_not_through_links)  # noqa: SIM115
+        file = open(  # noqa: SIM115
+            self._path, "a+", encoding="utf-8", errors="replace", opener=_not_through_links
+        )
         try:
             _lock(file)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read(_LONGEST_HOLDER).strip() or "another process"
             file.close()
             raise UserError(
                 f"{folder}: another run is writing there ({holder}); wait for its end, stop it, or "

@@ -10,6 +10,7 @@ from typing import Any
 from models.base_model import TrainingStart
 from options.base_options import contradiction, weight_options
 from util.errors import UserError
+from util.files import LARGEST_TEXT, regular_file
 from util.network_record import as_argument
 
 # Options that leave the trained weights as they would be, or that are told in other lines.
@@ -90,8 +91,10 @@ def _same_path(name: str, first: str, second: str) -> bool:
 
 def _last_options(folder: Path, model: str) -> dict[str, str]:
     """The options of a model's last run by train_opt.txt, for states of earlier versions."""
+    path = folder / "train_opt.txt"
     try:
-        text = (folder / "train_opt.txt").read_text(encoding="utf-8")
+        regular_file(path, LARGEST_TEXT)
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return {}
     found: dict[str, str] = {}

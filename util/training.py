@@ -349,12 +349,15 @@ class Trainer:
             self.nonfinite += 1
             tqdm.write(f"{what}; skipped; the batch: {', '.join(_pairs(batch))}")
             return
+        loaded = ""
+        if self.start.networks and iteration == self.first_iteration:
+            loaded = "take another checkpoint (--which_iter), whose weights these are, "
         path = self.folder / f"nonfinite_{iteration}_batch.pth"
         write_tensors(path, dict(batch))
         raise UserError(
             f"{what}; the batch is in {path}: "
-            f"{', '.join(_pairs(batch))}: look at those images, lower --lr, or skip up to N such "
-            "iterations in a row with --skip_nonfinite=N"
+            f"{', '.join(_pairs(batch))}: {loaded}look at those images, lower --lr, or skip up to "
+            "N such iterations in a row with --skip_nonfinite=N"
         )
 
     def _show(self, batch: Batch, stop: StopRequest) -> None:

@@ -262,7 +262,7 @@ def read_real_set(
         raise UserError(f"--fid_real_path: {folder} has no images{hint}")
     if cache_folder.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--cache_dir: {cache_folder} lies in the image folder; name another")
-    files = _fingerprint(folder, names)
+    files = fingerprint(folder, names)
     try:
         cache_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -333,11 +333,16 @@ def _extract(
     }
 
 
-def _fingerprint(folder: Path, names: Sequence[str]) -> str:
+def fingerprint(folder: Path, names: Iterable[str]) -> str:
+    """A text that is another one when any of these files of a folder was written or removed."""
     digest = hashlib.sha256()
     for name in names:
-        state = (folder / name).stat()
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        try:
+            state = (folder / name).stat()
+            text = f"{state.st_size}\0{state.st_mtime_ns}"
+        except OSError:
+            text = "gone"
+        digest.update(os.fsencode(name) + f"\0{text}\n".encode())
     return digest.hexdigest()
 
 

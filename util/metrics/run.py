@@ -36,6 +36,7 @@ from util.metrics.image_sets import (
     RealSet,
     StandardFeatures,
     describe_files,
+    fingerprint,
     read_real_set,
     read_statistics,
 )
@@ -89,6 +90,8 @@ def run_metrics(options: argparse.Namespace) -> int:
         Path(options.distorated_path), Path(options.gt_path), options.mixed_results
     )
     results = found.files
+    names = [TABLE_NAME, *(result.path.name for result in results)]
+    before = fingerprint(Path(options.distorated_path), names)
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -124,6 +127,11 @@ def run_metrics(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             workers=options.workers,
         )
+        if fingerprint(Path(options.distorated_path), names) != before:
+            report.problems.append(
+                f"a set of results of one run: files in {options.distorated_path} were written "
+                "anew while they were scored; score them again when test.py has ended"
+            )
         report.results = _describe_results(options, results, scores)
         report.problems += scores.problems
         report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]

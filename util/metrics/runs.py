@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
-from util.files import regular_file
+from util.files import LARGEST_TEXT, regular_file
 from util.images import IMAGE_SUFFIXES
 from util.json_files import read_json
 from util.metrics.report import KEY_COLUMNS, SCHEMA, Figure
@@ -138,7 +138,7 @@ def _read_json(file: Path) -> dict:
 def _with_scores(run: Run, file: Path) -> Run:
     names = [name for name, figure in run.figures.items() if figure.per_image]
     try:
-        regular_file(file)
+        regular_file(file, LARGEST_TEXT)
         with open(file, encoding="utf-8", newline="") as opened:
             reader = csv.reader(opened, strict=True)
             columns = next(reader, [])
