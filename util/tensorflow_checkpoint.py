@@ -43,6 +43,7 @@ _MAX_INDEX_BYTES = 1 << 20  # some 10,000 variables
 _MAX_NOTE_BYTES = 1 << 20
 _MAX_FIELDS = 1 << 18  # of all messages; numbers are packed, many in a field
 _MAX_DIMENSIONS = 32
+_TOO_LARGE = 1 << 55  # for the keys of slices, which `_slice_key` writes
 _OTHER_TYPES = {7: "string", 14: "bfloat16"}
 
 
@@ -422,7 +423,7 @@ def _extents(fields: _Fields, message: bytes | memoryview) -> _Extents:
     for extent in fields.all(message, 1):
         values = {number: _number(value) for number, _, value in fields(extent)}
         numbers = [values.get(number) for number in (1, 2)]
-        if len(found) == _MAX_DIMENSIONS or any((number or 0) >= 1 << 62 for number in numbers):
+        if len(found) == _MAX_DIMENSIONS or any((number or 0) >= _TOO_LARGE for number in numbers):
             raise ValueError("a slice has too many dimensions, or is too large")
         found.append((numbers[0] or 0, numbers[1]))
     return tuple(found)
