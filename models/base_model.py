@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from options.parser import Parser
 from util.checkpoints import (
     LoadReport,
+    NoCheckpoint,
     differs,
     load_network,
     load_training_state,
@@ -24,8 +25,8 @@ from util.checkpoints import (
     take_weights,
 )
 from util.device import choose_device
-from util.errors import UserError
-from util.network_record import as_argument
+from util.errors import SpoiltFile, UserError
+from util.network_record import as_arguments
 from util.optimizer_states import load_optimizer
 
 Batch = Mapping[str, Tensor | list[str]]
@@ -371,7 +372,8 @@ class BaseModel(ABC):
         for _ in range(_LOADING_ATTEMPTS):
             before = _file_versions(folder, label)
             try:
-                reports = self._load_networks(folder, label)
+                with self._saying_how_to_choose():
+                    reports = self._load_networks(folder, label)
             except UserError:
                 if _file_versions(folder, label) == before:
                     raise
@@ -382,6 +384,19 @@ class BaseModel(ABC):
             f"{folder}: its checkpoint {label} is written anew faster than it is read; stop the "
             "training, or take a numbered checkpoint (--which_iter)"
         )
+
+    @contextlib.contextmanager
+    def _saying_how_to_choose(self) -> Iterator[None]:
+        """Where a checkpoint cannot be loaded, name the options that choose another one."""
+        run = getattr(self.options, "init_from", None)
+        label = as_arguments({"init_from": f"{run[0]}:LABEL"} if run else {"which_iter": "LABEL"})
+        places = f"--checkpoints_dir and {label}" if run else f"--checkpoints_dir, --name, {label}"
+        try:
+            yield
+        except NoCheckpoint as error:
+            raise UserError(f"{error}; check {places}") from error
+        except SpoiltFile as error:
+            raise UserError(f"{error}, or take another one with {label}") from error
 
     def _load_networks(self, folder: Path, label: str) -> list[LoadReport]:
         reports = []
@@ -420,9 +435,9 @@ class BaseModel(ABC):
     def advise(self, shapes: Mapping[str, torch.Size]) -> str:
         """What a user can do about weights of these shapes that do not fit."""
         others = self.differing(shapes)
-        shown = " ".join(f"--{name}={as_argument(value)}" for name, value in others.items())
-        if fixed := [name for name in others if name in self.fixed_options]:
-            here = " ".join(f"--{name}={self.fixed_options[name]}" for name in fixed)
+        shown = as_arguments(others)
+        if fixed := {name: self.fixed_options[name] for name in others.keys() & self.fixed_options}:
+            here = as_arguments(fixed)
             return f"it is of a network with {shown}; here it is always {here}, train one anew"
         if shown:
             return f"give the options that it was trained with: {shown}"
@@ -437,16 +452,20 @@ class BaseModel(ABC):
         Raises:
             UserError: no checkpoint, or one that does not fit.
         """
+        with self._saying_how_to_choose():
+            return self._load_for_training(folder, label)
+
+    def _load_for_training(self, folder: Path, label: str) -> TrainingStart:
+        other_run = "--init_from" if getattr(self.options, "init_from", None) else "--name"
         lines, loaded = [], []
         state_path = folder / f"{label}_state.pth"
         state = load_training_state(state_path)
         held = state.get("networks", []) if state else []
         commit = folder / f".{label}.commit"
         if not isinstance(held, dict) and commit.exists():
-            raise UserError(
+            raise SpoiltFile(
                 f"{commit}: a save of an earlier version was cut off here, the files may be of two "
-                "iterations: take a numbered checkpoint (--which_iter), or remove that file to "
-                "take the weights as they are"
+                "iterations: remove that file to take the weights as they are"
             )
         for key, network in self.networks.items():
             path = folder / f"{label}_net_{key}.pth"
@@ -455,10 +474,11 @@ class BaseModel(ABC):
                 source, weights = network_source(state_path, key), held.get(key)
                 absent = f"none in {state_path.name}"
                 if is_required and weights is None:
+                    plain = f", or move the file away to start from {path.name}"
                     raise UserError(
                         f"{state_path} holds no network {key}, it is of --model={state['model']}: "
-                        "choose that --model or another --name, or move the file away to start "
-                        f"from {path.name}"
+                        f"choose that --model or another {other_run}"
+                        + (plain if path.exists() else "")
                     )
                 if differs(path, weights):
                     lines.append(
@@ -482,8 +502,8 @@ class BaseModel(ABC):
                 raise UserError(f"{report}; {self.explain_missing(report)}")
             if report.left_over:
                 raise UserError(
-                    f"{report}; --model={self.options.model} would train on without those and save "
-                    "over them: choose the --model that the checkpoint is of, or another --name"
+                    f"{report}; --model={self.options.model} would train on without those: choose "
+                    f"the --model that the checkpoint is of, or another {other_run}"
                 )
             lines.append(str(report))
             loaded.append(key)

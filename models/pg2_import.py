@@ -72,6 +72,7 @@ class ConvertedCheckpoint:
             "load_size": LAYOUTS[self.layout].size,
             "pose_encoding": "disc",
             "layout": self.layout,
+            "structure_nc": self.networks["G1"]["first.weight"].shape[1] - IMAGE_CHANNELS,
             **self.options,
         }
 

@@ -16,7 +16,7 @@ from options.parser import Parser
 from util.argument_types import folder_name, non_negative_int
 from util.device import cpu_cores
 from util.errors import UserError
-from util.network_record import FILE_NAME, as_argument, read_network_record
+from util.network_record import FILE_NAME, as_argument, as_arguments, read_network_record
 
 # What the networks read; with the model's own options that both programs have, what they are.
 INPUT_OPTIONS = ("load_size", "pose_encoding", "structure_nc", "image_nc")
@@ -183,7 +183,7 @@ def contradiction(
     if is_other_run:
         way = "train anew without --init_from"
     elif name == "load_size" and not bound and getattr(options, "continue_train", False):
-        way += f" with --init_from={options.name}"
+        way += f" with {as_arguments({'init_from': options.name})}"
     return (
         f"--{name}: got {as_argument(getattr(options, name))}, but the weights were trained with "
         f"{trained_with} ({where}){why}: give that, or {way}"

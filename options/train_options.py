@@ -20,6 +20,7 @@ from util.argument_types import (
 )
 from util.display import check_displays
 from util.errors import UserError
+from util.network_record import as_arguments
 from util.precision import add_device_options
 
 
@@ -213,10 +214,8 @@ def _check_start(options: argparse.Namespace) -> None:
     if len(ways) > 1:
         raise UserError(f"--{ways[0]} and --{ways[1]}: give one of them")
     if options.init_from and options.which_iter != "latest":
-        raise UserError(
-            f"--which_iter: with --init_from the label stands behind the run: "
-            f"--init_from={options.init_from[0]}:{options.which_iter}"
-        )
+        start = as_arguments({"init_from": f"{options.init_from[0]}:{options.which_iter}"})
+        raise UserError(f"--which_iter: with --init_from the label stands behind the run: {start}")
     if options.which_iter != "latest" and not options.continue_train:
         raise UserError(
             f"--which_iter={options.which_iter}: loads nothing without --continue_train, give that "

@@ -7,6 +7,7 @@ to eval_results/demo. A second run makes data and pictures anew and moves result
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
@@ -58,7 +59,7 @@ def run_command(title: str, *arguments: str) -> None:
     Raises:
         UserError: the command failed (it has said why).
     """
-    print(f"\n=== {title}\n$ python {' '.join(arguments)}", flush=True)
+    print(f"\n=== {title}\n$ python {shlex.join(arguments)}", flush=True)
     finished = subprocess.run([sys.executable, *arguments], check=False)
     if finished.returncode:
         raise UserError(

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
 
 from options.parser import Parser, run_program
 from util.argument_types import folder_name
+from util.network_record import as_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         UserError: bad options, a checkpoint that cannot be read or does not fit, a used name.
     """
     from models.pg2_import import import_checkpoint
+    from models.pg2_model import TRAINING_DEFAULTS
 
     parser = Parser(
         prog="python -m script.import_pg2_checkpoint", description=__doc__.splitlines()[0]
@@ -38,15 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     converted = import_checkpoint(options.checkpoint, folder, options.overwrite)
     print("\n".join(converted.lines()))
     print(f"written: {', '.join(f'{folder}/latest_net_{name}.pth' for name in converted.networks)}")
-    network = f"--name={options.name} --model=pg2 --dataset_mode={converted.layout}"
-    widths = {name: f"--{name}={value}" for name, value in converted.options.items()}
-    ndf = widths.pop("ndf")
-    network = " ".join([network, *widths.values()])
-    print(f"generate: python test.py {network}")
-    print(
-        f"train on, with fresh optimisers: python train.py {network} {ndf} --continue_train "
-        f"--iter_count={(converted.iteration or 0) + 1}"
-    )
+    run = {"name": options.name, "checkpoints_dir": options.checkpoints_dir}
+    if options.checkpoints_dir == parser.get_default("checkpoints_dir"):
+        del run["checkpoints_dir"]
+    # Widths and the like are in network.json.
+    run |= {"model": "pg2", "dataset_mode": converted.layout}
+    print(f"generate: python test.py {as_arguments(run)}")
+    run["iter_count"] = (converted.iteration or 0) + 1
+    published = TRAINING_DEFAULTS[converted.layout]["niter"]
+    if run["iter_count"] > published:
+        run["niter"] = converted.iteration + published
+    print(f"train on, with fresh optimisers: python train.py {as_arguments(run)} --continue_train")
     return 0
 
 

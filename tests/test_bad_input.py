@@ -199,7 +199,7 @@ def wide_png() -> bytes:
         ("train.py", ["--continue_train", "--which_iter=9"], ("9_net_G.pth", "--which_iter")),
         ("test.py", ["--attn_layer=2", "--kernel_size=2=4"], ("--kernel_size", "odd")),
         ("test.py", ["--resultsdir=x"], ("--resultsdir", "did you mean --results_dir?")),
-        ("test.py", ["--which_iter=9"], ("9_net_G.pth", "--which_iter=latest")),
+        ("test.py", ["--which_iter=9"], ("9_net_G.pth", "there are latest; ", "--which_iter")),
         ("test.py", [], ("latest_net_G.pth", "it is a text")),
         ("script.convert_to_tfrecord", ["--shards=9"], ("--shards 9", "only 5 pairs")),
         ("script.convert_to_tfrecord", ["--shard=1"], ("--shard", "did you mean --shards?")),

@@ -278,7 +278,8 @@ def test_what_there_is_where_a_label_is_not(model, flow, tmp_path):
     for label in ("latest", "10000", "9000"):
         torch.save(flow, folder / f"{label}_net_G.pth")
     message = message_of(lambda: model.load_for_test(folder, "9"))
-    assert message.endswith("there are --which_iter=9000, 10000, latest")
+    places = "check --checkpoints_dir, --name, --which_iter=LABEL"
+    assert message.endswith(f"there are 9000, 10000, latest; {places}")
     (folder / "8_net_G.pth").mkdir()
     assert "it is a folder" in message_of(lambda: model.load_for_test(folder, "8"))
 

@@ -1,6 +1,7 @@
 """Importing PG2's TensorFlow checkpoints: the golden one as a user does it, and what is refused."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tensorflow_files import golden_arrays, golden_checkpoint, write_checkpoint
 from models.networks.pg2_layouts import LAYOUTS, build_networks
 from models.networks.pg2_names import tensorflow_weights
 from models.pg2_import import convert_checkpoint, import_checkpoint
+from models.pg2_model import TRAINING_DEFAULTS
 from script.import_pg2_checkpoint import main
 from util.errors import UserError
 from util.tensorflow_checkpoint import TensorFlowCheckpoint
@@ -147,8 +149,8 @@ def test_the_program_says_what_it_found_and_how_to_go_on(golden, tmp_path, capsy
         "layout market, --conv_hidden_num=8, --z_num=64, --ndf=4, iteration 5999",
         "G1: 64 tensors, 371,635 parameters",
         "not used: 224 optimiser slots, such as Discriminator.1/Discriminator.1.Biases/Adam",
-        "python test.py --name=a --model=pg2 --dataset_mode=market --conv_hidden_num=8 --z_num=64",
-        "--continue_train --iter_count=6000",
+        f"python test.py --name=a --checkpoints_dir={tmp_path} --model=pg2 --dataset_mode=market\n",
+        "--iter_count=6000 --continue_train\n",
     ):
         assert part in printed
     names = {path.name for path in (tmp_path / "a").iterdir()}
@@ -170,19 +172,26 @@ def test_an_import_does_not_overwrite_another_model(golden, tmp_path):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_training_goes_on_from_imported_weights(imported, tiny_market, tmp_path):
-    folder = tmp_path / "golden"
-    folder.mkdir()
-    for name in FILES:
-        (folder / name).write_bytes((imported / "golden" / name).read_bytes())
+def test_the_printed_commands_run_as_they_are(golden, tiny_market, tmp_path, capsys):
+    main([str(golden), "--name=PG2 $1", f"--checkpoints_dir={tmp_path / 'its runs'}"])
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    (test, train) = (shlex.split(line.partition(" python ")[2]) for line in lines)
+    on_cpu = ["--gpu_id=-1", f"--dataroot={tiny_market}", "--nThreads=0"]
+    process = run_here(*test, *on_cpu, f"--results_dir={tmp_path / 'out'}")
+    assert process.returncode == 0, process.stderr
     process = run_here(
-        "train.py", "--name=golden", "--model=pg2", "--dataset_mode=market", "--gpu_id=-1",
-        f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path}", "--conv_hidden_num=8",
-        "--ndf=4", "--continue_train", "--iter_count=6000", "--niter=6000", "--stage1_steps=5999",
-        "--batchSize=2", "--eval_iters_freq=0", "--display_id=0", "--nThreads=0", "--print_freq=1",
+        *train, *on_cpu, "--niter=6000", "--stage1_steps=5999", "--batchSize=2",
+        "--eval_iters_freq=0", "--display_id=0", "--print_freq=1",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "iters: 6000" in process.stdout and "l1_refined" in process.stdout
+
+
+def test_training_on_ends_after_the_iteration_it_begins_with(golden, tmp_path, capsys, monkeypatch):
+    """The released checkpoints are of the last iteration of --niter."""
+    monkeypatch.setitem(TRAINING_DEFAULTS["market"], "niter", 5999)
+    main([str(golden), "--name=a", f"--checkpoints_dir={tmp_path}"])
+    assert "--iter_count=6000 --niter=11998 --continue_train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["market", "fashion"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,25 @@ def test_another_family_does_not_go_on_over_a_run(root, train, model):
     other = {"pg2": "pose", "pose": "pg2"}[model]
     assert_one_line_error(process, f"go on with --model={other}", "another --name")
     assert content(root) == before
+
+
+def test_where_a_label_came_from_init_from_that_is_named(root, train):
+    """A run of a name that a shell would cut; the words of the message are taken as they are."""
+    (root / "one").rename(root / "stage 1")
+    from_there = [STAGE_2, "--name=new", "--init_from=stage 1:9"]
+    process = train(*from_there)
+    assert_one_line_error(process, "there are latest; check --checkpoints_dir and '--init_from=")
+    assert "--which_iter" not in process.stderr
+    (option,) = (word for word in shlex.split(process.stderr) if word.startswith("--init_from"))
+    assert option == "--init_from=stage 1:LABEL"
+    path = root / "stage 1" / "latest_state.pth"
+    content_of_state = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content_of_state[:-9])
+    process = train(STAGE_2, "--name=new", "--init_from=stage 1")
+    assert_one_line_error(process, "copy it again, or take another one with '--init_from=stage 1:")
+    process = train(STAGE_2, "--name=new", "--init_from=small")
+    assert_one_line_error(process, "choose that --model or another --init_from\n")
 
 
 def test_downloaded_weights_are_kept_when_training_goes_on_from_them(root, train):

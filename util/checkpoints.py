@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from util.errors import UserError
+from util.errors import SpoiltFile, UserError
 from util.file_kinds import foreign_kind
 from util.files import regular_file, written_whole
 from util.safetensors_files import is_safetensors, read_safetensors
@@ -24,6 +24,10 @@ from util.torch_files import read_torch_file
 # How files end that may hold weights.
 _LIKE_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".zip", ".safetensors")
 _LAST_ITERATION = 1 << 53
+
+
+class NoCheckpoint(UserError):
+    """There is no file of that name; what is there instead is said."""
 
 
 @dataclass
@@ -127,7 +131,7 @@ def _read(path: Path) -> object:
     if not path.is_file():
         if path.exists() and not path.is_dir():
             regular_file(path)  # says what it is
-        raise UserError(f"no checkpoint {path}{_instead(path)}")
+        raise NoCheckpoint(f"no checkpoint {path}{_instead(path)}")
     try:
         kind = foreign_kind(path)
     except OSError as error:
@@ -139,20 +143,18 @@ def _read(path: Path) -> object:
 
 def _instead(path: Path) -> str:
     """What there is where a checkpoint is not, for the message."""
-    check = ": check --checkpoints_dir, --name and --which_iter"
     if path.is_dir():
         return ": it is a folder, which an archive tool may have unpacked; download the file again"
     if not path.parent.is_dir():
         runs = _some(entry.name for entry in _entries(path.parent.parent) if entry.is_dir())
-        there = f"; {path.parent.parent} has {runs}" if runs else ""
-        return f", nor its folder{check}{there}"
+        return ", nor its folder" + (f"; {path.parent.parent} has {runs}" if runs else "")
     names = [entry.name for entry in _entries(path.parent) if entry.is_file()]
     ending = path.name[path.name.find("_net_") :]
     labels = [name.removesuffix(ending) for name in names if name.endswith(ending)]
     if labels:
-        return f": there are --which_iter={_some(labels)}"
+        return f": there are {_some(labels)}"
     others = _some(name for name in names if name.endswith(_LIKE_CHECKPOINTS))
-    return f"{check}; there are {others}, give the one to read this name" if others else check
+    return f"; there are {others}, give the one to read this name" if others else ""
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -243,7 +245,7 @@ def take_weights(
     try:
         tensors = {name: converted(found[name], wanted[name].dtype, name) for name in taken}
     except ValueError as error:
-        raise UserError(f"{source}: {error}; take an older checkpoint (--which_iter)") from None
+        raise SpoiltFile(f"{source}: {error}: copy it again") from None
     network.load_state_dict(tensors, strict=False)
     return report
 

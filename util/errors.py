@@ -14,6 +14,10 @@ class UserError(Exception):
         return printable(super().__str__())
 
 
+class SpoiltFile(UserError):
+    """A file of weights is damaged or holds unusable numbers; another one of its kind may do."""
+
+
 def printable(text: object) -> str:
     r"""Give a text with escapes (`\n`, `\x1b`, `\u202e`) for what is no printable character.
 

@@ -1,5 +1,7 @@
 """What a file is that was taken for weights, from its first bytes, and what to do about it."""
 
+import json
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -70,10 +72,9 @@ def _foreign_zip(path: Path) -> str | None:
         return None  # damaged: told where it is read
     last_parts = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in last_parts:
-        return (
-            'in TorchScript: save its weights alone: python -c "import torch; '
-            f"torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')\""
-        )
+        load = f"torch.jit.load({json.dumps(str(path))})"
+        code = f'import torch; torch.save({load}.state_dict(), "weights.pth")'
+        return f"in TorchScript: save its weights alone: {shlex.join(['python', '-c', code])}"
     if "data.pkl" in last_parts:
         return None
     inside = [name for name in names if name.endswith(_WEIGHTS)] or names

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ def as_argument(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return str(value)
+
+
+def as_arguments(options: Mapping[str, Any]) -> str:
+    """Options by name as a shell takes them: `--load_size=128,64 '--name=my run'`."""
+    return shlex.join(f"--{name}={as_argument(value)}" for name, value in options.items())
 
 
 def write_network_record(folder: Path, values: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from options.base_options import network_record, options_text, run_folder
 from util.checkpoints import read_model
 from util.errors import UserError
 from util.files import written_whole
-from util.network_record import read_network_record, write_network_record
+from util.network_record import as_arguments, read_network_record, write_network_record
 
 _SAVED = re.compile(r"(?P<label>latest|\d+)_(net_.+|state)\.pth")
 
@@ -67,7 +67,7 @@ def check_fresh_start(options: argparse.Namespace, earlier_stage: str | None) ->
         return
     ways = "--continue_train starts from it"
     if kept:
-        ways = f"--continue_train --which_iter={kept} starts from it"
+        ways = f"--continue_train {as_arguments({'which_iter': kept})} starts from it"
         if options.model in holders:
             ways = f"--continue_train goes on with --model={options.model}, {ways}"
     raise UserError(
@@ -94,11 +94,13 @@ def check_owner(options: argparse.Namespace, earlier_stage: str | None) -> None:
     label = kept_label(folder, model)
     if options.which_iter != "latest":
         label = options.which_iter
-    elsewhere = f" with --init_from={options.name}:{label}" if label else ""
+    start = as_arguments({"init_from": f"{options.name}:{label}"})
     raise UserError(
         f"{folder} holds checkpoints of --model={other}, which --model={model} would overwrite: "
-        f"go on with --model={other}, or train --model={model} under another --name{elsewhere} "
-        "without --continue_train"
+        f"go on with --model={other}, or train --model={model} under another --name with "
+        + (f"{start} in place of" if label else "no")
+        + " --continue_train"
+        + (" and --which_iter" if options.which_iter != "latest" else "")
     )
 
 

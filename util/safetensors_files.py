@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from util.errors import UserError
+from util.errors import SpoiltFile, UserError
 
 # Of the JSON text that a file begins with: some 20,000 tensors.
 _MAX_HEADER_BYTES = 1 << 22
@@ -42,6 +42,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(
+        raise SpoiltFile(
             f"cannot read the checkpoint {path}: it is cut off or damaged ({error}); copy it again"
         ) from None

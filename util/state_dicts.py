@@ -4,6 +4,8 @@ Trainers wrap them: in dictionaries beside optimisers, counters and other networ
 `net_G`), and in prefixes of their names (`module.`, `_orig_mod.`, `net_G.`).
 """
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -230,15 +232,16 @@ def _shown(names: list[str]) -> str:
 def _choice(found: list[_Candidate], source: str) -> str:
     """Say which there are, and how to make a file of one of them."""
     example = found[-1]
-    taken = "".join(f"['{key}']" for key in example.keys)
-    code = f"torch.load('{source}', weights_only=True){taken}"
+    # (JSON's quotes need no escapes within those of a shell.)
+    taken = "".join(f"[{json.dumps(key)}]" for key in example.keys)
+    code = f"torch.load({json.dumps(source)}, weights_only=True){taken}"
     if example.prefix:
-        code = f"{{k: v for k, v in {code}.items() if '{example.prefix}' in k}}"
+        code = f"{{k: v for k, v in {code}.items() if {json.dumps(example.prefix)} in k}}"
+    command = shlex.join(["python", "-c", f'import torch; torch.save({code}, "one.pth")'])
     places = " and under ".join(
         f"'{one.place}'" if one.place else "no key" for one in found[-_SHOWN:]
     )
     return (
         f"{source} holds several networks that would do, under {places}: make a file of the one to "
-        f'use and put it in its place, such as: python -c "import torch; torch.save({code}, '
-        "'one.pth')\""
+        f"use and put it in its place, such as: {command}"
     )

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.errors import UserError
+from util.errors import SpoiltFile, UserError
 from util.plain_pickle import (
     MAX_BYTES,
     MAX_OPERATIONS,
@@ -116,9 +116,9 @@ def read_torch_file(path: Path, only_structure: bool = False) -> object:
         # Python's own words for what a garbled structure runs into tell nothing.
         is_told = isinstance(error, ValueError | EOFError | zipfile.BadZipFile)
         reason = " ".join(str(error).split()) if is_told else "its structure is garbled"
-        raise UserError(
+        raise SpoiltFile(
             f"cannot read the checkpoint {path}: it is cut off or damaged ({reason[:120]}); "
-            "copy it again, or take another one with --which_iter"
+            "copy it again"
         ) from None
 
 

@@ -310,8 +310,9 @@ class Trainer:
             # With another label than latest the same command would go back again.
             is_same = options.continue_train and options.which_iter == "latest"
             same = "the same command" if is_same else "--continue_train"
-            if options.which_iter != "latest" or options.init_from:
-                same += f" without --{'init_from' if options.init_from else 'which_iter'}"
+            starts = {"init_from": None, "from_scratch": False, "which_iter": "latest"}
+            for name in (name for name, usual in starts.items() if vars(options)[name] != usual):
+                same += f" without --{name}"
             print(f"stopped after iteration {self.iteration}, saved; {same} goes on from there")
         else:
             print(f"done: {self.iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
