@@ -173,13 +173,23 @@ class _Images:
             own = tuple(round(length * frame[0] / side) for length in own)
             side = frame[0]
         offset = np.array([side - own[1], side - own[0]]) / 2  # x, y
+        resized = f"--old_size {side},{side}"
         if not _fits(self.poses - offset, np.array([own], dtype=np.float64)):
-            return ""
+            outside = (np.nanmax(self.poses, axis=1) > own[::-1]).any(axis=1)
+            if fits or outside.mean() <= _OUTSIDE_SHARE or not self.fits((side, side)):
+                return ""
+            return f"they fit images resized to {side}×{side}: {resized}"
         axis = 0 if offset[0] else 1
-        return (
-            f"they fit the images padded to {side}×{side}: subtract {offset[axis]:g} from every "
-            f"{'xy'[axis]} and say --old_size {own[0]},{own[1]}"
+        padded = (
+            f"subtract {offset[axis]:g} from every {'xy'[axis]} and say --old_size "
+            f"{own[0]},{own[1]}"
         )
+        if not fits and len(self.poses) < _ENOUGH:
+            return (
+                f"they fit {side}×{side}: if the images were resized to it, say {resized}; if "
+                f"they were padded to it, {padded}"
+            )
+        return f"they fit the images padded to {side}×{side}: {padded}"
 
     def fill_more_than(self, frame: tuple[int, int]) -> int | None:
         """Axis (0 down, 1 across) in which all images are longer than the frame's shape."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ _NO_PICTURES = frozenset((
 # fashionWOMENTees_Tanksid0000000401_1front: numbers of so many digits, so that without underscores
 # no two of them become one.
 _DEEPFASHION = re.compile(r"fash?ion((?:WO)?MEN.*?id)_?(\d{8})_?(\d{2})_?(\d)_?([A-Za-z]+)")
+_HALF_READ = re.compile("[\udc80-\udcff]")  # bytes that are no text in the system's encoding
 
 
 def list_images(folder: Path) -> list[str]:
@@ -48,9 +50,18 @@ def files_not_read(folder: Path) -> str:
 def _files(folder: Path) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
-            return [e.name for e in entries if not e.name.startswith(".") and not e.is_dir()]
+            names = [e.name for e in entries if not e.name.startswith(".") and not e.is_dir()]
     except OSError as error:
         raise UserError(f"{folder}: cannot list the images ({error.strerror})") from None
+    encoding = sys.getfilesystemencoding()
+    half_read = next(filter(_HALF_READ.search, names), None)
+    if half_read and encoding != "utf-8":  # no table could name them
+        raise UserError(
+            f"{folder}: Python takes the names of files for {encoding} here, which one is not: "
+            f"{os.fsencode(half_read).decode(errors='replace')}; set PYTHONUTF8=1 in the "
+            "environment"
+        )
+    return names
 
 
 def normalised_name(name: str) -> str:

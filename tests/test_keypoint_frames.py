@@ -167,8 +167,20 @@ def test_padded_squares(data):
     assert "--old_size 128,128" in data.error()
     assert data.dataset(old_size=(128, 128)).notices == []
     # The key points of the squares with images that are cut.
-    resize(data, [(128, 64)] * 6)
-    assert "subtract 32 from every x and say --old_size 128,64" in data.error()
+    for name in data.names:
+        save_image(data.images / name, rng.integers(0, 256, (128, 64, 3), dtype=np.uint8))
+    padded = "subtract 32 from every x and say --old_size 128,64"
+    assert f"if they were padded to it, {padded}" in data.error()
+    # Those of images resized to squares, which in so few may lie between the padding.
+    write(data, [pose * np.array([1.2, 1]) + np.array([26, 0]) for pose in PEOPLE])
+    assert "if the images were resized to it, say --old_size 128,128" in data.error()
+    write(data, [pose * np.array([2, 1]) for pose in PEOPLE])
+    assert "they fit images resized to 128×128: --old_size 128,128" in data.error()
+    assert data.dataset(old_size=(128, 128)).notices == []
+    many = Folder(data.root.parent / "many", count=40)
+    people = [PEOPLE[k % 6] for k in range(40)]
+    write(many, [pose + np.array([32, 0]) for pose in people])
+    assert f"they fit the images padded to 128×128: {padded}" in many.error()
     # Squeezed.
     write(data, PEOPLE)
     for name in data.names:

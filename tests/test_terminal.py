@@ -83,6 +83,28 @@ def test_the_report_is_written_before_anything_is_printed(scored, monkeypatch):
         assert len(list(csv.DictReader(file))) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 there")
+def test_names_of_files_that_the_locale_cannot_read(scored):
+    """They would be missing for every table."""
+    folder, _ = scored
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "script.resize_dataset", "--dataset_mode=market"),
+            *(f"--dataroot={folder}", "--phases=truth", "--size=8,8"),
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert f"error: {folder / 'truth'}: " in ended.stderr
+    assert "for ascii here" in ended.stderr and "set PYTHONUTF8=1" in ended.stderr
+    assert not (folder / "truth_8").exists()
+
+
 PROGRAM = """
 import sys
 from options.parser import run_program
