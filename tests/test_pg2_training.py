@@ -183,7 +183,7 @@ def test_back_to_stage_1_no_later_network_stays_beside_it(run, tiny_market, tmp_
 def test_other_widths_are_refused(run, tiny_market, tmp_path):
     shutil.copytree(run[0] / "person", tmp_path / "person")
     process = train(tiny_market, tmp_path, "--niter=7", "--continue_train", "--conv_hidden_num=5")
-    assert_one_line_error(process, "--conv_hidden_num: got 5", "trained with 4 (network.json)")
+    assert_one_line_error(process, "--conv_hidden_num: got 5", "trained with 4 (", "network.json")
 
 
 def test_every_network_lowers_its_own_losses(tiny_market):

@@ -232,10 +232,7 @@ def test_a_loss_that_is_nan_stops_before_the_step(tiny_market, tmp_path, capsys)
     # What was trained before is there, and is what an undisturbed run has.
     whole = trainer(tiny_market, tmp_path / "whole", "--niter=2")
     assert whole.run() == 0
-    kept = [checkpoint(folder), checkpoint(tmp_path / "whole" / "person")]
-    for one in kept:
-        del one["latest_state.pth"]["run"]["options"]["niter"]
-    assert same(*kept)
+    assert same(checkpoint(folder), checkpoint(tmp_path / "whole" / "person"))
     # What a checkpoint brings may be the reason, too.
     assert "another checkpoint" not in message
     again = trainer(tiny_market, tmp_path, "--niter=9", "--continue_train")

@@ -25,7 +25,7 @@ Maker = Callable[..., Any]
 
 
 class ForeignName(ValueError):
-    """A pickle names a function or class that is not among those known.
+    """A pickle names a function or class, or an operation, that is not among those known.
 
     Attributes:
         name: such as `os.system`.
@@ -132,7 +132,7 @@ def read_pickle(
             (result,) = popped(1)
             return result
         elif name != "PROTO":
-            raise ValueError(f"its pickle has the operation {name}, which torch.save does not use")
+            raise ForeignName(f"the operation {name}, which torch.save does not use")
     raise ValueError("its pickle is empty")
 
 

@@ -33,7 +33,10 @@ _PYTHON_NUMBERS = re.compile(r"[(\[{][-+\d.e,: ]*[)\]}]")
 def option_texts(options: argparse.Namespace) -> dict[str, str]:
     """The options that the trained weights follow from, as they are written on a command line."""
     told = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
-    return {name: as_argument(value) for name, value in told.items()}
+    texts = {name: as_argument(value) for name, value in told.items()}
+    if not _decays_at_the_end(texts):
+        del texts["niter"]  # a longer run is the same run, its state the same file
+    return texts
 
 
 def _as_written(text: str) -> str:

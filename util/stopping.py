@@ -1,9 +1,9 @@
 """Ctrl-C and SIGTERM as a wish to stop at the next good moment."""
 
+import contextlib
+import os
 import signal
 from types import FrameType
-
-from tqdm import tqdm
 
 
 class StopRequest:
@@ -38,4 +38,6 @@ class StopRequest:
         if self.signal:
             raise SystemExit(128 + number)
         self.signal = signal.Signals(number)
-        tqdm.write("stopping after this iteration and saving; once more stops at once")
+        # No print: the signal may have come within one.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping after this iteration and saving; once more stops at once\n")

@@ -34,13 +34,22 @@ class TensorFlowAdam(torch.optim.Adam):
         for group in self.param_groups:
             group.update(tensorflow_eps=eps, steps=0)
 
+    @staticmethod
+    def _set_epsilon(group: dict[str, Any]) -> None:
+        correction = 1 - group["betas"][1] ** group["steps"] if group["steps"] else 1.0
+        group["eps"] = group["tensorflow_eps"] / correction**0.5
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load averages and counts of steps."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:  # as after that step, so that a save now is the same file
+            self._set_epsilon(group)
+
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update the parameters from their gradients."""
         for group in self.param_groups:
             group["steps"] += 1
-            group["eps"] = (
-                group["tensorflow_eps"] / (1 - group["betas"][1] ** group["steps"]) ** 0.5
-            )
+            self._set_epsilon(group)
         return super().step(closure)
 
     def release(self) -> None:
@@ -49,3 +58,4 @@ class TensorFlowAdam(torch.optim.Adam):
         self.state.clear()
         for group in self.param_groups:
             group["steps"] = 0
+            self._set_epsilon(group)
