@@ -104,7 +104,7 @@ def build_parser(
     parser.set_defaults(model=usual_model)
     _set_part_defaults(parser, (dataset, model), arguments, is_train)
     if record:
-        recorded = _recorded_values(parser, record, folder, chosen.dataset_mode)
+        recorded = _recorded_values(parser, record, folder, chosen)
         usual = {name: parser.get_default(name) for name in recorded}
         parser.set_defaults(**recorded)  # twice: other defaults may depend on them
         _set_part_defaults(parser, (dataset, model), arguments, is_train)
@@ -132,13 +132,16 @@ def _set_part_defaults(
 
 
 def _recorded_values(
-    parser: Parser, record: Mapping[str, str], folder: Path, dataset_mode: str
+    parser: Parser, record: Mapping[str, str], folder: Path, chosen: argparse.Namespace
 ) -> dict[str, Any]:
-    """Values of network.json by the name of the option, for those that the program has."""
-    left_out = {"model", "dataset_mode"}
-    if record.get("dataset_mode") != dataset_mode:
-        left_out.add("old_size")  # the frame of another data set's key points
-    texts = {name: text for name, text in record.items() if name not in left_out}
+    """Values of network.json by the name of the option, of those that say what the weights are.
+
+    No others: the file may be a stranger's, and name folders to write to.
+    """
+    names = set(weight_options(chosen.model))
+    if record.get("dataset_mode") == chosen.dataset_mode:
+        names.add("old_size")  # else it is the frame of another data set's key points
+    texts = {name: text for name, text in record.items() if name in names}
     try:
         known, _ = parser.parse_known_args([f"--{name}={text}" for name, text in texts.items()])
     except UserError as error:

@@ -174,9 +174,19 @@ def test_pipes_and_devices(path):
     assert read_model(path) is None
 
 
+@pytest.mark.parametrize("target", ["gone.pth", "latest_state.pth"])
+def test_a_state_that_is_a_link_to_nothing_is_not_passed_over(state_path, target):
+    """The run would start afresh, and its next save replace the link."""
+    state_path.symlink_to(target)
+    assert f"it is a link to {target}" in message_of(load_training_state, state_path)
+
+
 def test_control_characters_are_printed_with_escapes(path):
     torch.save({"a\x1b[2J\n": {"b": torch.ones(1)}, "c\x1b": {"d": torch.ones(1)}}, path)
     assert "\\x1b[2J\\n" in message_of(read_state_dict, path)
+    torch.save({"weight": torch.ones(1, 1), "b\x1b": torch.ones(1)}, path)
+    report = load_network(nn.Linear(1, 1, bias=False), path)
+    assert str(report).endswith("1 left over (b\\x1b)")
     torch.save({"b\x1b": torch.ones(1)}, path)
     assert "b\\x1b" in message_of(load_network, nn.Linear(1, 1), path)
 

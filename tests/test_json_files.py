@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.synthetic.writer import MARKER
+from options.test_options import parse_test_options
 from script.make_synthetic_dataset import main as make_synthetic_dataset
 from util.errors import UserError
 from util.history import History, read_metrics
@@ -155,3 +156,19 @@ def test_a_marker_that_is_none_protects_the_folder(tmp_path):
             ["--layout=market", f"--out={tmp_path}", "--identities=2", "--no_flow"]
         )
     assert marker.exists()
+
+
+def test_a_network_record_says_what_the_weights_are_and_nothing_else(tmp_path):
+    """It comes with weights from strangers: no folder to write to, no server to ask."""
+    (tmp_path / "run").mkdir()
+    record = {
+        "model": "pg2", "z_num": "8", "results_dir": "/elsewhere", "dataroot": "/elsewhere",
+        "checkpoints_dir": "/elsewhere", "seed": "7", "save_input": "True", "--save_flow": "",
+    }  # fmt: skip
+    (tmp_path / "run" / "network.json").write_text(json.dumps(record))
+    command = ["--name=run", f"--checkpoints_dir={tmp_path}", "--dataset_mode=market"]
+    options = vars(parse_test_options(command))
+    assert options["model"] == "pg2" and options["z_num"] == 8
+    (tmp_path / "run" / "network.json").unlink()
+    usual = vars(parse_test_options([*command, "--model=pg2", "--z_num=8"]))
+    assert {k: v for k, v in options.items() if v != usual[k]} == {}

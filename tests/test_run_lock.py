@@ -148,6 +148,12 @@ def test_nothing_is_written_through_what_lies_in_the_folder(tmp_path, name, kind
     assert kind != "link" or target.read_text() == "precious"
 
 
+def test_options_that_a_state_names_are_printed_with_escapes(tmp_path):
+    start = TrainingStart([], run={"options": {"lr": "\x1b[2J\n"}})
+    lines = changes(train_options("--model=poseflownet"), {}, start, tmp_path)
+    assert any("--lr: \\x1b[2J\\n until here" in line for line in lines)
+
+
 def test_options_of_an_earlier_version_in_a_pipe(tmp_path):
     """They are looked at before anything else in the folder is, and where --init_from points."""
     os.mkfifo(tmp_path / "train_opt.txt")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from util.errors import SpoiltFile, UserError
+from util.errors import SpoiltFile, UserError, printable
 from util.file_kinds import foreign_kind
 from util.files import regular_file, written_whole
 from util.safetensors_files import is_safetensors, read_safetensors
@@ -56,7 +56,7 @@ class LoadReport:
             text += f", {len(self.missing)} are not in it ({_parts(self.missing)})"
         if self.left_over:
             text += f", {len(self.left_over)} left over ({_parts(self.left_over)})"
-        return text
+        return printable(text)  # keys are the file's
 
 
 def _parts(names: list[str]) -> str:
@@ -143,6 +143,8 @@ def _read(path: Path) -> object:
 
 def _instead(path: Path) -> str:
     """What there is where a checkpoint is not, for the message."""
+    if path.is_symlink():
+        return f": it is a link to {os.readlink(path)}, where no file is"
     if path.is_dir():
         return ": it is a folder, which an archive tool may have unpacked; download the file again"
     if not path.parent.is_dir():
@@ -275,7 +277,7 @@ def load_training_state(path: Path) -> dict | None:
     Raises:
         UserError: the file is not a training state.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     state = _read(path)
     if problem := _state_problem(state):

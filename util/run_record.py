@@ -9,7 +9,7 @@ from typing import Any
 
 from models.base_model import TrainingStart
 from options.base_options import contradiction, weight_options
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.files import LARGEST_TEXT, regular_file
 from util.network_record import as_argument
 
@@ -81,7 +81,8 @@ def changes(
     told = [name for name in differing if not is_next_stage or name in _OF_DATA]
     if not any(map(_decays_at_the_end, (before, now))):  # a longer run is the same run
         told = [name for name in told if name not in _LENGTH]
-    return [*lines, *(f"--{name}: {before[name]} until here, now {now[name]}" for name in told)]
+    lines += [f"--{name}: {before[name]} until here, now {now[name]}" for name in told]
+    return [printable(line) for line in lines]  # what was before is the file's
 
 
 def _decays_at_the_end(texts: Mapping[str, str]) -> bool:

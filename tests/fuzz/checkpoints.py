@@ -43,7 +43,6 @@ OTHER_TENSORS: tuple[Callable[[Tensor], object], ...] = (
     lambda value: value.to("meta"),
     lambda value: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8),
     lambda value: value.to_sparse(),
-    lambda value: value.reshape(1, -1).to_sparse_csr(),
     lambda value: value.reshape(-1),
     lambda value: value[None],
     _same_shape(lambda value: value.reshape(-1)[:1].expand(value.shape)),

@@ -103,7 +103,7 @@ def read(folder: Path) -> None:
         assert start.earlier_model is None or start.earlier_model in ("pose", "poseflownet")
         assert type(start.iteration) is int and start.iteration >= 0
         for line in changes(options(), settings(), start, folder):
-            assert len(line) < 10**5
+            assert line.isprintable() and len(line) < 10**5
         for network in model.networks.values():
             for value in network.state_dict().values():
                 assert value.isfinite().all() and value.dtype == torch.float32

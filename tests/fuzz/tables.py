@@ -143,8 +143,11 @@ def slow_rows(data: bytes, separator: str, columns: list[str]) -> list[list[str]
 
 def slow_find(name: str, known: Iterable[str]) -> str:
     """The name itself, else the only one that differs in its suffix and folders alone."""
-    stem = name.replace("\\", "/").rpartition("/")[2][:-4]
-    (found,) = {name} & set(known) or [k for k in known if os.path.splitext(k)[0] == stem]
+
+    def stem(text: str) -> str:
+        return os.path.splitext(text.replace("\\", "/").rpartition("/")[2])[0]
+
+    (found,) = {name} & set(known) or [k for k in known if stem(k) == stem(name)]
     assert name == found or name.lower().endswith((".png", ".jpg"))
     return found
 
