@@ -5,7 +5,7 @@ python test.py --name=pose_fashion_checkpoints --model=pose --attn_layer=2,3
     --results_dir=./eval_results/fashion
 """
 
-from options.parser import run_program
+from util.command_line import run_program
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ Stage 1:  python train.py --name=fashion --model=poseflownet --attn_layer=2,3 --
 Stage 2:  the same with --model=pose --continue_train
 """
 
-from options.parser import run_program
+from util.command_line import run_program
 
 
 def main() -> int:

@@ -23,9 +23,9 @@ from unittest import mock
 
 from benchmarks.machine import describe_machine
 from benchmarks.training_step import SMALL_BATCH, STAGES, Case, measure_apart, train_arguments
-from data.synthetic import make_dataset
-from options.parser import WAITING, Parser, run_program
+from script.make_synthetic_dataset import make_dataset
 from util.argument_types import non_negative_int, positive_int
+from util.command_line import WAITING, Parser, run_program
 from util.device import cpu_cores
 
 ROWS: dict[str, dict[str, str]] = {

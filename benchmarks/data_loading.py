@@ -25,8 +25,8 @@ from data import PairDataset, create_loader
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.sampler import TrainingSampler
-from options.parser import Parser, run_program
 from util.argument_types import positive_int, whole_number
+from util.command_line import Parser, run_program
 from util.device import choose_device, cpu_cores
 
 SIZES = {"fashion": (1101, 750), "market": (128, 64)}  # (height, width) of the stored images

@@ -2,7 +2,7 @@
 
 Against models/pose_model.py and models/poseflownet_model.py:
 
-- the local attention lays out its k×k blocks (tests/direct.py);
+- the local attention lays out its k×k blocks (benchmarks/direct.py);
 - every loss runs VGG19 for itself, to its last layer, channels first: six passes in stage 2, two
   in stage 1. Frozen weights and constant images get no gradient here either;
 - the best similarity comes from the cosines of all pairs of positions of a batch at once;
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base_model import BaseModel
-from models.gfla import GFLAModel
+from models.gfla.base import GFLAModel
+from models.gfla.blocks import InstanceNorm
 from models.losses.correctness import EPSILON
 from models.losses.perceptual import content_loss, style_loss
 from models.losses.regularity import regularity_loss
-from models.networks.blocks import InstanceNorm
-from models.networks.local_attention import LocalAttention
-from models.networks.vgg import LAYERS, VGG19Features
+from models.losses.vgg import LAYERS, VGG19Features
+from models.operators.local_attention import LocalAttention
 from models.pose_model import PoseModel
 from models.poseflownet_model import PoseFlowNetModel
 

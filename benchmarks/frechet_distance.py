@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import sqrtm
 
 from benchmarks.machine import describe_machine
-from util.metrics.frechet import FeatureStatistics, frechet_distance
+from script.metrics.frechet import FeatureStatistics, frechet_distance
 
 FEATURES = 2048
 ROUNDS = 3
@@ -24,7 +24,7 @@ Distance = Callable[[Statistics, Statistics], float]
 
 
 def ours(a: Statistics, b: Statistics) -> float:
-    """util.metrics.frechet."""
+    """script.metrics.frechet."""
     return frechet_distance(*a, *b)
 
 

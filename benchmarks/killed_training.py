@@ -27,19 +27,19 @@ from pathlib import Path
 import torch
 
 from data.tfrecord_dataset import TFRecordDataset
-from options.parser import Parser
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
-from script.convert_to_tfrecord import main as convert_to_tfrecord
-from script.make_synthetic_dataset import main as make_synthetic_dataset
-from script.metrics import main as metrics
+from script.compare_runs.runs import read_run
+from script.convert_to_tfrecord.__main__ import main as convert_to_tfrecord
+from script.make_synthetic_dataset.__main__ import main as make_synthetic_dataset
+from script.metrics.__main__ import main as metrics
 from script.resize_dataset import main as resize_dataset
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.checkpoints import load_training_state, read_state_dict
+from util.command_line import Parser
 from util.errors import UserError
 from util.inference import run_inference
 from util.json_files import parse_json
-from util.metrics.runs import read_run
 from util.result_table import read_table
 from util.training import Trainer
 

@@ -2,11 +2,11 @@
 
 Against every other way to compute it in plain PyTorch, and against its two convolutions alone:
 
-- direct: the definition with its k×k blocks, one gather per corner of a tap (tests/direct.py);
+- direct: the definition with its k×k blocks, one gather per corner of a tap (benchmarks/direct.py);
 - direct, grid_sample: the same blocks by one grid_sample each;
-- taps: convolutions rewritten as in models/networks/local_attention.py, but the output
+- taps: convolutions rewritten as in models/operators/local_attention.py, but the output
   accumulated from k² grid_samples;
-- operator: models/networks/local_attention.py;
+- operator: models/operators/local_attention.py;
 - floor: only the rewrite's two k×k convolutions, of maps already padded and channels last.
 
 Every row is measured in processes of its own, in turns with the others. `--malloc=kept` keeps freed
@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
-from models.networks.local_attention import LocalAttention
+from models.operators.local_attention import LocalAttention
 from util.argument_types import positive_int, real_number
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

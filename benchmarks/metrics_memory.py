@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import describe_machine
-from script.metrics import main as score
+from script.metrics.__main__ import main as score
 from util.argument_types import positive_int
 
 DISTINCT = 100
@@ -72,9 +72,9 @@ def make_sets(folder: Path, count: int) -> None:
 def _measure(folder: Path, connection: object) -> None:
     standard, imagenet, distance = _StandIn(True), _StandIn(False), _StandInDistance()
     with (
-        mock.patch("util.metrics.run.StandardInception", lambda *_: standard),
-        mock.patch("util.metrics.run.ImageNetInception", lambda *_: imagenet),
-        mock.patch("util.metrics.run.LPIPSDistance", lambda *_: distance),
+        mock.patch("script.metrics.run.StandardInception", lambda *_: standard),
+        mock.patch("script.metrics.run.ImageNetInception", lambda *_: imagenet),
+        mock.patch("script.metrics.run.LPIPSDistance", lambda *_: distance),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         code = score([

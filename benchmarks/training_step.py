@@ -36,12 +36,12 @@ from torch import Tensor
 from benchmarks.direct_step import create_direct_model, direct_networks
 from benchmarks.machine import describe_machine
 from data import create_dataset, create_loader
-from data.synthetic import make_dataset
 from models import create_model
 from models.base_model import BaseModel, Batch
-from options.parser import Parser, run_program
 from options.train_options import parse_train_options
+from script.make_synthetic_dataset import make_dataset
 from util.argument_types import positive_int
+from util.command_line import Parser, run_program
 from util.precision import set_up_device
 
 BATCHES = 2  # that take turns
@@ -136,8 +136,8 @@ class PartTimes:
                     timed = self.timed(part, getattr(model, name))
                     stack.enter_context(mock.patch.object(model, name, timed))
             for name, part in (
-                ("models.gfla.correctness_loss", "correctness"),
-                ("models.gfla.regularity_loss", "regularity"),
+                ("models.gfla.base.correctness_loss", "correctness"),
+                ("models.gfla.base.regularity_loss", "regularity"),
                 ("benchmarks.direct_step.direct_correctness", "correctness"),
                 ("benchmarks.direct_step.regularity_loss", "regularity"),
             ):

@@ -11,7 +11,10 @@ from PIL import Image
 
 from data.pair_dataset import PairDataset
 from data.tfrecord_schema import KEYPOINT_COUNT, StoredPerson, person_keys, read_person, read_size
-from data.tfrecords import (
+from util.errors import UserError
+from util.files import regular_file
+from util.images import read_image, read_image_size, resize_image
+from util.tensorflow.records import (
     Feature,
     RecordPlace,
     find_records,
@@ -19,9 +22,6 @@ from data.tfrecords import (
     read_checksum,
     read_record,
 )
-from util.errors import UserError
-from util.files import regular_file
-from util.images import read_image, read_image_size, resize_image
 
 _SHARD = re.compile(
     r"(?P<title>.+)_(?P<number>[0-9]{1,18})-of-(?P<count>[0-9]{1,18})\.tfrecord", re.DOTALL

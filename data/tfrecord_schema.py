@@ -15,10 +15,10 @@ from PIL import Image
 
 from data.body_mask import disc_body_mask
 from data.tables import shortened
-from data.tfrecords import Feature
 from util.argument_types import LARGEST_SIDE
 from util.files import is_file_name
 from util.images import is_plain, open_image
+from util.tensorflow.records import Feature
 
 KEYPOINT_COUNT = 18
 

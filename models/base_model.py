@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from options.parser import Parser
 from util.checkpoints import (
     LoadReport,
     NoCheckpoint,
@@ -24,6 +23,7 @@ from util.checkpoints import (
     save_checkpoint,
     take_weights,
 )
+from util.command_line import Parser
 from util.device import choose_device
 from util.errors import SpoiltFile, UserError
 from util.network_record import as_arguments

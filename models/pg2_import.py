@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.networks.pg2_layouts import LAYOUTS, build_networks
-from models.networks.pg2_names import Rearrange, tensorflow_weights
+from models.pg2.layouts import LAYOUTS, build_networks
+from models.pg2.tensorflow_names import Rearrange, tensorflow_weights
 from models.pg2_model import IMAGE_CHANNELS
 from util.checkpoints import save_checkpoint
 from util.errors import UserError, printable
 from util.files import written_whole
 from util.network_record import write_network_record
+from util.run.lock import RunLock
 from util.run_folder import holds_run, models_of
-from util.run_lock import RunLock
 from util.state_dicts import converted
-from util.tensorflow_checkpoint import (
+from util.tensorflow.checkpoint import (
     TensorFlowCheckpoint,
     TensorFlowV1Checkpoint,
     open_checkpoint,

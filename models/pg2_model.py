@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.base_model import BaseModel, Batch, Prediction, TrainingStart
-from models.networks.init import init_weights
-from models.networks.pg2_layouts import LAYOUTS, build_networks
-from options.parser import Parser
+from models.initialisation import init_weights
+from models.pg2.layouts import LAYOUTS, build_networks
+from models.pg2.tensorflow_adam import TensorFlowAdam
 from util.argument_types import channels, learning_rate, loss_weight, non_negative_int, whole_number
 from util.checkpoints import LoadReport
+from util.command_line import Parser
 from util.errors import UserError
-from util.tensorflow_adam import TensorFlowAdam
 
 # The published training of each layout.
 TRAINING_DEFAULTS = {

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from models.base_model import Batch, Prediction
-from models.gfla import GENERATOR_LAYERS, GFLAModel
+from models.gfla.base import GENERATOR_LAYERS, GFLAModel
+from models.gfla.discriminator import ResDiscriminator
+from models.gfla.generator import PoseGenerator
+from models.initialisation import init_weights
 from models.losses.adversarial import MODES, AdversarialLoss, gradient_penalty
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
-from models.networks.discriminator import ResDiscriminator
-from models.networks.init import init_weights
-from models.networks.local_attention import recorded_attention
-from models.networks.pose_generator import PoseGenerator
-from options.parser import Parser
+from models.operators.local_attention import recorded_attention
 from util.argument_types import boolean, loss_weight, positive_int, real_number
 from util.checkpoints import LoadReport
+from util.command_line import Parser
 
 IMAGE_LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
 LOSS_WEIGHTS = (

@@ -5,11 +5,11 @@ import argparse
 from torch import Tensor
 
 from models.base_model import Batch, Prediction
-from models.gfla import GFLAModel
-from models.networks.flow_generator import FlowGenerator
-from models.networks.init import init_weights
-from options.parser import Parser
+from models.gfla.base import GFLAModel
+from models.gfla.flow_estimator import FlowGenerator
+from models.initialisation import init_weights
 from util.argument_types import loss_weight
+from util.command_line import Parser
 from util.flow import resize_flow, warp
 
 LOSS_WEIGHTS = (

@@ -12,8 +12,8 @@ from typing import Any
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
-from options.parser import Parser
 from util.argument_types import folder_name, non_negative_int
+from util.command_line import Parser
 from util.device import cpu_cores
 from util.errors import UserError
 from util.network_record import FILE_NAME, as_argument, as_arguments, read_network_record

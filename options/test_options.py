@@ -3,8 +3,8 @@
 import argparse
 
 from options.base_options import build_parser, finish_options
-from options.parser import Parser
 from util.argument_types import positive_int, whole_number
+from util.command_line import Parser
 
 JPEG_QUALITY = 75  # Pillow's default, and that of published results
 

@@ -4,7 +4,6 @@ import argparse
 import math
 
 from options.base_options import build_parser, finish_options
-from options.parser import Parser
 from util.argument_types import (
     LARGEST,
     LARGEST_RATE,
@@ -18,10 +17,11 @@ from util.argument_types import (
     server_address,
     whole_number,
 )
-from util.display import check_displays
+from util.command_line import Parser
 from util.errors import UserError
 from util.network_record import as_arguments
 from util.precision import add_device_options
+from util.run.display import check_displays
 
 
 def add_train_options(parser: Parser) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from options.parser import Parser, run_program
 from util.argument_types import positive_int
+from util.command_line import Parser, run_program
 from util.errors import UserError
 
 DATA, RESULTS = "./dataset/demo", "./eval_results/demo"
@@ -75,9 +75,9 @@ def score_table(shared: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
     """
     from data import create_dataset, create_loader
     from models import create_model
+    from models.evaluation import copy_source, evaluate
     from options.base_options import run_folder
     from options.test_options import parse_test_options
-    from util.evaluation import copy_source, evaluate
 
     stages = [
         (
@@ -119,11 +119,11 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
 
     from data import create_dataset, create_loader
     from models import create_model
+    from models.evaluation import spread_indices
+    from models.pictures import panels_of, sheet
     from options.base_options import run_folder
     from options.test_options import parse_test_options
-    from util.evaluation import spread_indices
     from util.images import save_image
-    from util.pictures import panels_of, sheet
 
     options = parse_test_options([*shared, "--model=pose"])
     dataset = create_dataset(options)
@@ -140,7 +140,7 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    from util.evaluation import format_table
+    from models.evaluation import format_table
 
     options = parse_demo_options(arguments)
     shared = [*SHARED_OPTIONS, f"--gpu_id={options.gpu_id}"]

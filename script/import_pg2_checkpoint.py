@@ -9,8 +9,8 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from options.parser import Parser, run_program
 from util.argument_types import folder_name
+from util.command_line import Parser, run_program
 from util.network_record import as_arguments
 
 

@@ -1,70 +1,9 @@
-"""Write a synthetic data set of articulated people whose true flow is known (see data/synthetic).
+"""Starts the program in the folder of this name; `python -m script.make_synthetic_dataset` needs no help."""
 
-python -m script.make_synthetic_dataset --layout market --out dataset/synthetic
-python -m script.make_synthetic_dataset --layout fashion --out dataset/synthetic_fashion
-"""
-
+import runpy
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from options.parser import Parser, run_program
-from util.argument_types import non_negative_int, positive_int, worker_count
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the data set and say what it holds.
-
-    Raises:
-        UserError: bad options, or a folder that holds anything else.
-    """
-    from data.synthetic import make_dataset
-    from data.synthetic.writer import LAYOUTS
-    from util.device import cpu_cores
-
-    parser = Parser(
-        prog="python -m script.make_synthetic_dataset", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="files and image size of")
-    parser.add_argument(
-        "--out", required=True, help="folder: new, empty, or an earlier set of this program's"
-    )
-    parser.add_argument("--identities", type=positive_int, default=100, help="people in all")
-    parser.add_argument(
-        "--poses_per_identity", type=positive_int, default=5, help="pictures of each person"
-    )
-    parser.add_argument(
-        "--test_identities", type=positive_int, help="people of the test phase; None is a fifth"
-    )
-    parser.add_argument(
-        "--pairs_per_identity", type=positive_int, help="at most so many pairs; None is all"
-    )
-    parser.add_argument("--no_flow", action="store_true", help="leave out the true flow")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="decides every file")
-    parser.add_argument(
-        "--workers", type=worker_count, default=cpu_cores(), help="processes; same files"
-    )
-    options = parser.parse_all(arguments)
-    summary = make_dataset(
-        options.layout,
-        options.out,
-        options.identities,
-        options.poses_per_identity,
-        options.seed,
-        options.workers,
-        options.test_identities,
-        options.pairs_per_identity,
-        flow=not options.no_flow,
-    )
-    print(
-        f"{summary.out}: {summary.train_images} train and {summary.test_images} test images, "
-        f"{summary.train_pairs} train and {summary.test_pairs} test pairs, "
-        f"{summary.flow_files} with true flow"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    run_program(main)
+# Started as a file, Python looks for packages in script/ only.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+runpy.run_module("script.make_synthetic_dataset", run_name="__main__", alter_sys=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from options.parser import Parser, run_program
 from util.argument_types import positive_int
+from util.command_line import Parser, run_program
 
 
 def parse_plot_options(arguments: list[str] | None = None) -> argparse.Namespace:

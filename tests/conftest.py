@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 HEIGHT, WIDTH = 128, 64
 MISSING = (-1, -1)
 
-# Key points (x, y) of a standing person: OpenPose order, see util/pictures.py.
+# Key points (x, y) of a standing person: OpenPose order, see models/pictures.py.
 STANDING = (
     (32, 14), (32, 26), (24, 27), (20, 42), (19, 56), (40, 27), (44, 42), (45, 56), (27, 58),
     (26, 84), (25, 110), (37, 58), (38, 84), (39, 110), (30, 12), (34, 12), (27, 14), (37, 14),

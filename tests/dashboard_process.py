@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from helpers import PROJECT
 
-from util.dashboard_assets import PACKAGES, static_folder
+from script.dashboard.assets import PACKAGES, static_folder
 
 START_SECONDS = 60
 

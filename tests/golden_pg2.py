@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from models import create_model
-from models.networks.pg2_layouts import LAYOUTS
-from models.networks.pg2_names import Weight, tensorflow_weights
+from models.pg2.layouts import LAYOUTS
+from models.pg2.tensorflow_names import Weight, tensorflow_weights
 from models.pg2_model import PG2Model
 from options.train_options import parse_train_options
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from util.crc32c import masked_crc32c
-from util.protobuf import length_delimited, varint
+from util.tensorflow.crc32c import masked_crc32c
+from util.tensorflow.protobuf import length_delimited, varint
 
 GOLDEN = Path(__file__).parent / "golden" / "pg2"
 WHOLE = Path(__file__).parents[2] / "shared" / "golden" / "pg2" / "ckpt" / "model.ckpt-5999"

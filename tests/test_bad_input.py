@@ -23,7 +23,7 @@ from helpers import PROJECT, assert_one_line_error, run_here, run_python
 from market_folder import POSE, Folder, annotation_row
 from PIL import Image
 
-from options.parser import Parser, run_program
+from util.command_line import Parser, run_program
 from util.device import choose_device
 from util.errors import UserError
 

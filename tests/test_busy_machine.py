@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import PROJECT
 
-from options.parser import WAITING
+from util.command_line import WAITING
 
 SHOW = """
 import os, runpy, sys

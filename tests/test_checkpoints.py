@@ -19,8 +19,8 @@ from torch import nn
 
 from data import create_dataset
 from models import create_model
-from models.networks.flow_generator import FlowGenerator
-from models.networks.pose_generator import PoseGenerator
+from models.gfla.flow_estimator import FlowGenerator
+from models.gfla.generator import PoseGenerator
 from util.checkpoints import (
     load_network,
     load_training_state,

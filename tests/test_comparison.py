@@ -10,17 +10,17 @@ import pytest
 from helpers import assert_one_line_error, run_here, run_python
 from scipy import stats
 
-from util.errors import UserError
-from util.metrics.comparison import (
+from script.compare_runs.comparison import (
     Bootstrap,
     bootstrap_interval,
     cluster_numbers,
     compare_pairs,
 )
-from util.metrics.comparison_text import compare_text
-from util.metrics.pairing import ResultFile
-from util.metrics.report import Figure, Report, mean_figure
-from util.metrics.runs import find_run, read_run, read_runs
+from script.compare_runs.comparison_text import compare_text
+from script.compare_runs.runs import find_run, read_run, read_runs
+from script.metrics.pairing import ResultFile
+from script.metrics.report import Figure, Report, mean_figure
+from util.errors import UserError
 from util.pair_names import cuts
 
 BETTER = {"SSIM": "higher", "LPIPS": "lower", "PSNR": "higher"}

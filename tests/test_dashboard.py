@@ -16,9 +16,10 @@ import requests
 from dashboard_process import DashboardProcess, copy_visdom, free_port, wait_for
 from helpers import assert_one_line_error, run_python
 
-from script import dashboard
-from util import dashboard_assets, dashboard_server
-from util.dashboard_assets import (
+from script.dashboard import __main__ as dashboard
+from script.dashboard import assets as dashboard_assets
+from script.dashboard import server as dashboard_server
+from script.dashboard.assets import (
     PACKAGES,
     Package,
     ensure_assets,
@@ -26,7 +27,7 @@ from util.dashboard_assets import (
     missing_assets,
     static_folder,
 )
-from util.dashboard_server import EnvironmentFiles, prepare_folder
+from script.dashboard.server import EnvironmentFiles, prepare_folder
 from util.errors import UserError
 
 
@@ -276,7 +277,7 @@ def test_refused_names_are_printed_with_escapes(start, tmp_path):
 def test_shows_at_the_next_start_what_it_showed(start, tmp_path):
     """However it ended: killed (then what was saved last), by Ctrl-C, by SIGTERM."""
     code = (
-        "from pathlib import Path; from util.dashboard_server import serve; "
+        "from pathlib import Path; from script.dashboard.server import serve; "
         "serve({port}, env_path=Path({env_path!r}), save_seconds=0.1, "
         "say=lambda text: print(text, flush=True))"
     )

@@ -8,10 +8,10 @@ import pytest
 from browser import open_browser, why_no_browser
 from dashboard_process import DashboardProcess, wait_for
 
-from util.dashboard_assets import missing_assets, static_folder
-from util.display import environment_name
-from util.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
-from util.history import History
+from script.dashboard.assets import missing_assets, static_folder
+from util.run.display import environment_name
+from util.run.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
+from util.run.history import History
 
 why_not = why_no_browser()
 if why_not is None and missing_assets(static_folder()):

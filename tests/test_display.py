@@ -16,14 +16,14 @@ from helpers import MARKET, assert_one_line_error, run_here, train_options
 from PIL import Image
 from visdom_servers import FakeServer, RealServer
 
-from util.display import create_display, visdom_backend
-from util.display.base import Displays
-from util.display.layout import in_one_picture, picture_grid
-from util.display.tensorboard_backend import TensorBoardDisplay
-from util.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
 from util.errors import UserError
-from util.history import History, decimate, plots_of, read_metrics
-from util.run_log import RunLog
+from util.run.display import create_display, visdom_backend
+from util.run.display.base import Displays
+from util.run.display.layout import in_one_picture, picture_grid
+from util.run.display.tensorboard_backend import TensorBoardDisplay
+from util.run.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
+from util.run.history import History, decimate, plots_of, read_metrics
+from util.run.log import RunLog
 
 QUICK = Pace(between_rounds=0.02, between_checks=0.05, first_pause=0.05, longest_pause=0.1)
 # A hand-over takes well under a millisecond; a call that waited for a server would take as long as
@@ -496,7 +496,7 @@ def all_curves(history):
 
 def test_a_file_is_read_as_if_its_records_were_added_one_by_one(tmp_path, monkeypatch):
     """Many records are thinned out before they are added: of these, none is."""
-    monkeypatch.setattr("util.history._CHUNK", 150)
+    monkeypatch.setattr("util.run.history._CHUNK", 150)
     records = []
     for model, iterations in (
         ("poseflownet", [*range(1, 401), *range(250, 600)]),
@@ -698,7 +698,7 @@ def test_start_dashboard_starts_one(tmp_path, monkeypatch, capsys):
         def __init__(self, command, **_):
             commands.append(command)
 
-    monkeypatch.setattr("util.display.subprocess.Popen", Process)
+    monkeypatch.setattr("util.run.display.subprocess.Popen", Process)
     port = free_port()
     create_display(
         train_options("--display_id=1", "--start_dashboard", f"--display_port={port}"),
@@ -715,7 +715,7 @@ def test_start_dashboard_starts_none_beside_another(fake, tmp_path, monkeypatch)
     def fail(*_, **__):
         raise AssertionError("a second server")
 
-    monkeypatch.setattr("util.display.subprocess.Popen", fail)
+    monkeypatch.setattr("util.run.display.subprocess.Popen", fail)
     options = train_options("--display_id=1", "--start_dashboard", f"--display_port={fake.port}")
     create_display(options, tmp_path, History()).close()
 

@@ -11,8 +11,8 @@ from helpers import inference_options
 
 from data import create_dataset, create_loader
 from models.base_model import Prediction
-from util.evaluation import copy_source, evaluate, score_batch, spread_indices
-from util.metrics.reconstruction import l1, ssim
+from models.evaluation import copy_source, evaluate, score_batch, spread_indices
+from util.image_scores import l1, ssim
 
 
 @pytest.mark.parametrize("pair", range(4))

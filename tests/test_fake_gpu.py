@@ -12,7 +12,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from data import create_dataset
 from data.loader import _pack, _unpack
 from models import create_model
-from models.networks.local_attention import LocalAttention
+from models.operators.local_attention import LocalAttention
 from models.operators.padding import pad_border
 from options.train_options import parse_train_options
 

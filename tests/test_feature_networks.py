@@ -15,9 +15,9 @@ from util.errors import UserError
 lpips = pytest.importorskip("lpips")
 torch_fidelity = pytest.importorskip("torch_fidelity")
 
-from util.metrics.exact_inference import exact_inference  # noqa: E402
-from util.metrics.inception import ImageNetInception, StandardInception  # noqa: E402
-from util.metrics.lpips_distance import LPIPSDistance  # noqa: E402
+from script.metrics.exact_inference import exact_inference  # noqa: E402
+from script.metrics.inception import ImageNetInception, StandardInception  # noqa: E402
+from script.metrics.lpips_distance import LPIPSDistance  # noqa: E402
 
 CPU = torch.device("cpu")
 SIZES = ((128, 64), (17, 33), (320, 302))

@@ -16,10 +16,10 @@ from helpers import inference_options, train_options
 from torch import nn
 
 from models import create_model
-from models.networks.discriminator import ResDiscriminator
-from models.networks.flow_generator import FlowGenerator
-from models.networks.pg2_layouts import LAYOUTS, build_networks
-from models.networks.pose_generator import PoseGenerator
+from models.gfla.discriminator import ResDiscriminator
+from models.gfla.flow_estimator import FlowGenerator
+from models.gfla.generator import PoseGenerator
+from models.pg2.layouts import LAYOUTS, build_networks
 from util.checkpoints import load_network
 from util.errors import UserError
 from util.pretrained_weights import PretrainedFile
@@ -260,7 +260,7 @@ def test_files_of_other_kinds_are_told_for_what_they_are(model, tmp_path, conten
 def test_a_whole_model_names_the_class(model, tmp_path):
     torch.save(FlowGenerator(attn_layer=[2]), tmp_path / "latest_net_G.pth")
     message = message_of(lambda: model.load_for_test(tmp_path, "latest"))
-    assert "models.networks.flow_generator.FlowGenerator" in message
+    assert "models.gfla.flow_estimator.FlowGenerator" in message
 
 
 def test_what_there_is_where_a_label_is_not(model, flow, tmp_path):

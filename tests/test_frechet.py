@@ -8,8 +8,8 @@ from golden_formula import golden
 from scipy.linalg import sqrtm
 
 from benchmarks import frechet_distance as benchmark
+from script.metrics.frechet import FeatureStatistics, frechet_distance
 from util.errors import UserError
-from util.metrics.frechet import FeatureStatistics, frechet_distance
 
 
 def statistics_of(features: np.ndarray, batch: int = 7) -> FeatureStatistics:

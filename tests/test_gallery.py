@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from script.metrics.gallery import write_gallery
+from script.metrics.gallery_pairs import MOST_PAIRS, GalleryPair, choose_pairs, shorten
 from util.errors import UserError
 from util.images import read_image
-from util.metrics.gallery import write_gallery
-from util.metrics.gallery_pairs import MOST_PAIRS, GalleryPair, choose_pairs, shorten
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 VOID_TAGS = {"meta", "img"}

@@ -20,20 +20,17 @@ from data.fashion_preparation import split_fashion
 from data.flow import FlowFolder
 from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
-from data.tfrecords import find_records, parse_example, serialise_example
 from data.worker_failures import explain_failure
 from options.test_options import parse_test_options
+from script.metrics.image_sets import read_statistics
 from tests.fuzz import harness
 from tests.fuzz import records as records_format
 from tests.fuzz.images import EPS, chunk
 from util import npz_files
-from util.crc32c import masked_crc32c
 from util.errors import UserError, printable
 from util.files import is_file_name, regular_file
 from util.images import IMAGE_FORMATS, IMAGE_SUFFIXES, LARGEST_IMAGE, read_image, read_image_size
-from util.metrics.image_sets import read_statistics
 from util.npz_files import read_arrays
-from util.protobuf import length_delimited, varint
 from util.result_table import (
     TABLE_NAME,
     ResultRow,
@@ -43,6 +40,9 @@ from util.result_table import (
     unguarded,
     write_table,
 )
+from util.tensorflow.crc32c import masked_crc32c
+from util.tensorflow.protobuf import length_delimited, varint
+from util.tensorflow.records import find_records, parse_example, serialise_example
 
 
 def message_of(function, *arguments, **named) -> str:

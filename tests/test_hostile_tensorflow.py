@@ -19,12 +19,12 @@ from tensorflow_files import (
 )
 
 from models.pg2_import import convert_checkpoint
-from util.crc32c import masked_crc32c
 from util.errors import UserError
-from util.leveldb_table import read_table
-from util.protobuf import length_delimited, varint
-from util.snappy import decompress
-from util.tensorflow_checkpoint import open_checkpoint
+from util.tensorflow.checkpoint import open_checkpoint
+from util.tensorflow.crc32c import masked_crc32c
+from util.tensorflow.leveldb_table import read_table
+from util.tensorflow.protobuf import length_delimited, varint
+from util.tensorflow.snappy import decompress
 
 ONE = {"a": np.ones(3, np.float32)}
 

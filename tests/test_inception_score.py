@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from script.metrics.inception_score import InceptionScore
 from util.errors import UserError
-from util.metrics.inception_score import InceptionScore
 
 PG2 = Path(__file__).parent / "golden" / "pg2"
 

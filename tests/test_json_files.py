@@ -7,16 +7,16 @@ import time
 import numpy as np
 import pytest
 
-from data.synthetic.writer import MARKER
 from options.test_options import parse_test_options
-from script.make_synthetic_dataset import main as make_synthetic_dataset
+from script.compare_runs.runs import read_run
+from script.make_synthetic_dataset.__main__ import main as make_synthetic_dataset
+from script.make_synthetic_dataset.writer import MARKER
+from script.metrics.report import Figure, Report
 from util.errors import UserError
-from util.history import History, read_metrics
 from util.json_files import LARGEST_FILE, LARGEST_LINE, parse_json, read_json, read_json_lines
-from util.metrics.report import Figure, Report
-from util.metrics.runs import read_run
 from util.network_record import read_network_record
-from util.run_log import RunLog
+from util.run.history import History, read_metrics
+from util.run.log import RunLog
 
 NAMES = ",".join(f'"{number}":0' for number in range(20_000))
 HOSTILE = {
@@ -120,7 +120,7 @@ def test_what_shows_a_run_does_not_end_it(tmp_path, monkeypatch, capsys, stops):
         raise OverflowError("int too large to convert to float")
 
     log = RunLog(tmp_path, "pose", stops_at_failure=stops)
-    monkeypatch.setattr("util.run_log.write_run_page", fail)
+    monkeypatch.setattr("util.run.log.write_run_page", fail)
     for iteration in (1, 2):
         log.losses(1, iteration, 0.1, {"loss": 2.0}, 1e-4)
         log.snapshot(iteration, np.zeros((8, 8, 3), np.uint8))

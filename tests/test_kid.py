@@ -8,8 +8,8 @@ import torch
 from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from script.metrics.kid import kernel_inception_distance
 from util.errors import UserError
-from util.metrics.kid import kernel_inception_distance
 
 
 def random_features(rows: int, seed: int, columns: int = 24) -> np.ndarray:

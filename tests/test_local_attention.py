@@ -6,7 +6,7 @@ import torch
 from golden_formula import fill_by_formula, golden
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.networks.local_attention import LocalAttention
+from models.operators.local_attention import LocalAttention
 
 
 def tensors(file, prefix, names, requires_grad=True):

@@ -15,6 +15,7 @@ from golden_formula import (
 from torch import nn
 from torch.nn import functional as F
 
+from models.gfla.discriminator import ResDiscriminator
 from models.losses import correctness
 from models.losses.adversarial import MODES, AdversarialLoss, gradient_penalty
 from models.losses.correctness import best_similarity, correctness_loss, sampling_correctness
@@ -26,8 +27,7 @@ from models.losses.perceptual import (
     style_loss,
 )
 from models.losses.regularity import affine_regularity, regularity_loss
-from models.networks.discriminator import ResDiscriminator
-from models.networks.vgg import VGG19Features
+from models.losses.vgg import VGG19Features
 from models.operators.gaussian_resample import gaussian_resample
 from util.errors import UserError
 

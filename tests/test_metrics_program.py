@@ -15,9 +15,9 @@ from helpers import assert_one_line_error, run_python
 from PIL import Image
 
 from data.annotations import read_poses
-from script.metrics import main
+from script.metrics import image_sets
+from script.metrics.__main__ import main
 from util.errors import UserError
-from util.metrics import image_sets
 
 SIZE = (128, 64)
 PLAIN = "SSIM,SSIM_256,PSNR,L1,MAE"
@@ -77,10 +77,10 @@ class QuickInception(torch.nn.Module):
 @pytest.fixture
 def quick_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "util.metrics.run.StandardInception", lambda *_: QuickInception(1, 1008, "quick")
+        "script.metrics.run.StandardInception", lambda *_: QuickInception(1, 1008, "quick")
     )
     monkeypatch.setattr(
-        "util.metrics.run.ImageNetInception", lambda *_: QuickInception(2, None, "quick too")
+        "script.metrics.run.ImageNetInception", lambda *_: QuickInception(2, None, "quick too")
     )
 
 
@@ -314,7 +314,7 @@ def test_broken_features_cost_their_figures_alone(
     with monkeypatch.context() as spoilt:
         network = QuickInception(1, 1008, "quick")
         network.features[0] = float("nan")
-        spoilt.setattr("util.metrics.run.StandardInception", lambda *_: network)
+        spoilt.setattr("script.metrics.run.StandardInception", lambda *_: network)
         report = run(sets, figures, real=True, code=1)
     assert list(report["figures"]) == ["SSIM"] and len(rows_of(sets)) == 12
     reasons = {item["figure"]: item["reason"] for item in report["left_out"]}
@@ -335,7 +335,7 @@ def test_cached_statistics_notice_a_changed_folder(
     assert len(kept) == 3
     assert not list((sets / "real").glob("*.np*"))
     with monkeypatch.context() as patch:  # nothing is read again
-        patch.setattr("util.metrics.image_sets._extract", None)
+        patch.setattr("script.metrics.image_sets._extract", None)
         assert values(run(sets, *arguments, real=True)) == values(first)
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
     capsys.readouterr()
@@ -554,7 +554,7 @@ def test_key_points_of_another_frame_are_refused_before_any_work(
 
     def refused(*extra: str) -> str:
         with monkeypatch.context() as context, pytest.raises(UserError) as caught:
-            context.setattr("util.metrics.run.score_pictures", None)
+            context.setattr("script.metrics.run.score_pictures", None)
             run(sets, "--figures=mask_SSIM", "--calculate_mask", f"--annotation={path}", *extra)
         assert "\n" not in str(caught.value) and not (sets / "out").exists()
         return str(caught.value)
@@ -590,7 +590,7 @@ def test_frames_of_key_points_that_metrics_is_told(sets: Path) -> None:
 
 def test_masked_figures_by_hand(sets: Path) -> None:
     from data.body_mask import limb_body_mask
-    from util.metrics.reconstruction import ssim
+    from util.image_scores import ssim
 
     write_annotation(sets / "annotation.csv", [f"p{number}.jpg" for number in range(13)])
     run(

@@ -5,14 +5,11 @@ import torch
 from golden_formula import fill_by_formula, golden, image_batch, pose_batch, statistics
 from torch import nn
 
-from models.networks.blocks import InstanceNorm
-from models.networks.discriminator import ResDiscriminator
-from models.networks.flow_estimator import FlowEstimator
-from models.networks.flow_generator import FlowGenerator
-from models.networks.init import INIT_TYPES, init_weights
-from models.networks.pose_generator import PoseGenerator
-from models.networks.source_encoder import SourceEncoder
-from models.networks.target_generator import TargetGenerator
+from models.gfla.blocks import InstanceNorm
+from models.gfla.discriminator import ResDiscriminator
+from models.gfla.flow_estimator import FlowEstimator, FlowGenerator
+from models.gfla.generator import PoseGenerator, SourceEncoder, TargetGenerator
+from models.initialisation import INIT_TYPES, init_weights
 from util.errors import UserError
 
 DATASETS = ("fashion", "market")

@@ -11,10 +11,10 @@ from helpers import train_options as market_options
 
 from models import find_model
 from options.base_options import options_text
-from options.parser import Parser, run_program
 from options.test_options import build_test_parser, parse_test_options
 from options.train_options import build_train_parser, parse_train_options
 from script.options_table import END, START, option_rows, options_markdown, updated
+from util.command_line import Parser, run_program
 from util.errors import UserError
 
 # Word for word as in the documentation of this family of code.
@@ -497,11 +497,11 @@ def test_a_display_whose_package_is_missing_is_left_out(monkeypatch, capsys, bac
     real = importlib.import_module
 
     def gone(module):
-        if module == f"util.display.{backend}_backend":
+        if module == f"util.run.display.{backend}_backend":
             raise ModuleNotFoundError(name=backend)
         return real(module)
 
-    monkeypatch.setattr("util.display.importlib.import_module", gone)
+    monkeypatch.setattr("util.run.display.importlib.import_module", gone)
     options = parse_train_options(["--display_backend=visdom,tensorboard"])
     assert options.display_backend == [x for x in ("visdom", "tensorboard") if x != backend]
     text = capsys.readouterr().err

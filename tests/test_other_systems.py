@@ -14,9 +14,9 @@ import torch
 from helpers import PROJECT
 
 from data import worker_failures
-from options import parser
+from util import command_line as parser
 from util.errors import UserError
-from util.run_lock import RunLock
+from util.run.lock import RunLock
 
 PROGRAMS = sorted(path for path in (PROJECT / "script").glob("*.py") if path.stem != "__init__")
 # Missing on Windows or macOS, or both; who uses one asks first whether it is there.
@@ -39,7 +39,7 @@ POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "posix", "
 ASKED_FIRST = {
     ("data/worker_failures.py", name)
     for name in ("waitid", "P_PID", "WEXITED", "WNOHANG", "WNOWAIT", "SIGCHLD")
-} | {("util/device.py", "sched_getaffinity"), ("util/run_lock.py", "fcntl")}
+} | {("util/device.py", "sched_getaffinity"), ("util/run/lock.py", "fcntl")}
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

@@ -10,13 +10,13 @@ from helpers import PROJECT, assert_one_line_error, run_here, run_python, save_f
 from PIL import Image
 from tensorflow_files import golden_arrays, golden_checkpoint, write_checkpoint
 
-from models.networks.pg2_layouts import LAYOUTS, build_networks
-from models.networks.pg2_names import tensorflow_weights
+from models.pg2.layouts import LAYOUTS, build_networks
+from models.pg2.tensorflow_names import tensorflow_weights
 from models.pg2_import import convert_checkpoint, import_checkpoint
 from models.pg2_model import TRAINING_DEFAULTS
 from script.import_pg2_checkpoint import main
 from util.errors import UserError
-from util.tensorflow_checkpoint import TensorFlowCheckpoint
+from util.tensorflow.checkpoint import TensorFlowCheckpoint
 
 FILES = ["latest_net_D.pth", "latest_net_G1.pth", "latest_net_G2.pth"]
 FIRST = "Pose_AE/G/Conv/weights"

@@ -14,8 +14,8 @@ from golden_pg2 import (
 )
 from torch.nn import functional as F
 
-from models.networks.pg2_blocks import HalvingConv2d, doubled
-from models.networks.pg2_layouts import LAYOUTS, build_networks
+from models.pg2.layouts import LAYOUTS, build_networks
+from models.pg2.networks import HalvingConv2d, doubled
 from util.images import to_uint8
 
 FORMS = ["market", "df"]

@@ -10,8 +10,7 @@ from helpers import PROJECT, inference_options
 
 from models import create_model
 from models.base_model import Prediction
-from options.test_options import build_test_parser
-from util.pictures import (
+from models.pictures import (
     CAPTION_HEIGHT,
     LIMBS,
     SKELETONS,
@@ -21,6 +20,7 @@ from util.pictures import (
     panels_of,
     sheet,
 )
+from options.test_options import build_test_parser
 
 LIMB_COLORS = limb_colors(len(LIMBS))
 SIZE = (128, 64)

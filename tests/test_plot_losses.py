@@ -10,7 +10,7 @@ from PIL import Image
 from script.plot_losses import main
 from util.errors import UserError
 from util.loss_plot import plot_losses, read_losses, smoothed
-from util.run_log import RunLog
+from util.run.log import RunLog
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import lpips
 import pytest
 import torch
 
-from models.networks import vgg
+from models.losses import vgg
+from script.metrics import inception, lpips_distance
 from util import pretrained_weights
 from util.errors import UserError
-from util.metrics import inception, lpips_distance
 from util.pretrained_weights import MissingWeights, PretrainedFile
 
 STATE = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.tensor([1.5, -2.0])}

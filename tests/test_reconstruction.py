@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from golden_formula import golden
 
+from util import image_scores as reconstruction
 from util.errors import UserError
-from util.metrics import reconstruction
-from util.metrics.reconstruction import (
+from util.image_scores import (
     l1,
     l1_255,
     l2_255,

@@ -320,7 +320,8 @@ def test_a_checkpoint_with_nan_is_refused(tiny_market, tmp_path):
 def full_disk(monkeypatch):
     """Gives a set: saves of these iterations, and records of lines with them, find no space."""
     full = set()
-    from util import checkpoints, run_log
+    from util import checkpoints
+    from util.run import log as run_log
 
     write, opened = checkpoints._write, open
 

@@ -12,12 +12,12 @@ from market_folder import Folder, annotation_row
 from PIL import Image
 
 from models import create_model
-from script.metrics import main as score
+from script.compare_runs.runs import read_run
+from script.metrics.__main__ import main as score
+from script.metrics.pairing import find_results
+from script.metrics.scoring import score_pictures
 from util.errors import UserError
 from util.files import written_whole
-from util.metrics.pairing import find_results
-from util.metrics.runs import read_run
-from util.metrics.scoring import score_pictures
 from util.pair_names import check_unique, choose_cut, cuts, pair_name
 from util.result_table import COLUMNS, TABLE_NAME, ResultRow, read_table, write_table
 
@@ -215,7 +215,7 @@ def test_results_that_are_written_anew_while_they_are_scored(two_results, monkey
             picture(folder / name, value=9)
         return scores
 
-    monkeypatch.setattr("util.metrics.run.score_pictures", score_beside_a_test)
+    monkeypatch.setattr("script.metrics.run.score_pictures", score_beside_a_test)
     assert len(metrics(two_results)) == 2
     report = json.loads((two_results / "out" / "x_metrics" / "metrics.json").read_text())
     assert "were written anew while they were scored" in report["problems"][0]

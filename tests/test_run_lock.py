@@ -11,13 +11,13 @@ from helpers import PROJECT, train_options
 
 from models.base_model import TrainingStart
 from util.errors import UserError
+from util.run.lock import RunLock
 from util.run_folder import prepare_folder
-from util.run_lock import RunLock
 from util.run_record import changes
 
 HOLDER = """
 import os, pathlib, sys, time
-from util.run_lock import RunLock
+from util.run.lock import RunLock
 lock = RunLock(pathlib.Path(sys.argv[1]))
 if os.fork() == 0:  # as a data worker: it outlives its parent for a while
     time.sleep(30)

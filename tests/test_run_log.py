@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from util.run_log import RunLog
+from util.run.log import RunLog
 
 
 def lines(path):

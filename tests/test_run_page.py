@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from browser import open_browser, why_no_browser
 
-from util.history import History
-from util.run_log import RunLog
-from util.run_page import write_run_page
+from util.run.history import History
+from util.run.log import RunLog
+from util.run.page import write_run_page
 
 PICTURE = np.full((20, 30, 3), 200, np.uint8)
 

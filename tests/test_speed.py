@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from benchmarks.direct_step import create_direct_model, direct_networks
 from models import create_model
+from models.gfla.blocks import InstanceNorm, ReflectionPad, maybe_spectral_norm
 from models.losses.perceptual import gram_matrix
-from models.networks.blocks import InstanceNorm, ReflectionPad, maybe_spectral_norm
-from models.networks.vgg import VGG19Features
+from models.losses.vgg import VGG19Features
 from options.train_options import parse_train_options
 from util import precision
 from util.checkpoints import read_state_dict

@@ -12,12 +12,20 @@ from scipy.ndimage import map_coordinates
 
 from data.annotations import read_pair_table
 from data.flow import FlowFolder
-from data.synthetic import make_dataset
-from data.synthetic.flow import true_flow
-from data.synthetic.poses import fashion_pose, market_pose
-from data.synthetic.raster import rasterise
-from data.synthetic.render import Camera, draw, key_points, pose_body, project, surface
-from data.synthetic.scene import (
+from script.make_synthetic_dataset import make_dataset
+from script.make_synthetic_dataset.__main__ import main
+from script.make_synthetic_dataset.flow import true_flow
+from script.make_synthetic_dataset.poses import fashion_pose, market_pose
+from script.make_synthetic_dataset.raster import rasterise
+from script.make_synthetic_dataset.render import (
+    Camera,
+    draw,
+    key_points,
+    pose_body,
+    project,
+    surface,
+)
+from script.make_synthetic_dataset.scene import (
     FASHION_VIEWS,
     IMAGE_SIZE,
     clean_picture,
@@ -25,8 +33,7 @@ from data.synthetic.scene import (
     pose_person,
     render_picture,
 )
-from data.synthetic.skeleton import BONE_INDEX, BONES, JOINT_LIMITS, Pose, bone_kind
-from script.make_synthetic_dataset import main
+from script.make_synthetic_dataset.skeleton import BONE_INDEX, BONES, JOINT_LIMITS, Pose, bone_kind
 from util.errors import UserError
 from util.pair_names import pair_name
 
@@ -168,7 +175,7 @@ def test_an_interrupted_run_looks_incomplete_and_is_made_anew(tmp_path, monkeypa
             raise KeyboardInterrupt
         return render_picture(*arguments)
 
-    monkeypatch.setattr("data.synthetic.writer.render_picture", fail)
+    monkeypatch.setattr("script.make_synthetic_dataset.writer.render_picture", fail)
     with pytest.raises(KeyboardInterrupt):
         build("market", tmp_path / "set")
     assert not list((tmp_path / "set").glob("*.csv"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from util.tensorflow_adam import TensorFlowAdam
+from models.pg2.tensorflow_adam import TensorFlowAdam
 
 LR, BETAS, EPS = 1e-3, (0.5, 0.999), 1e-4  # a large epsilon, so that its place shows
 

@@ -19,11 +19,11 @@ from tensorflow_files import (
     write_v1,
 )
 
-from util.crc32c import masked_crc32c
 from util.errors import UserError
-from util.protobuf import read_fields, read_varint, varint
-from util.snappy import decompress
-from util.tensorflow_checkpoint import TensorFlowCheckpoint, Variable, open_checkpoint
+from util.tensorflow.checkpoint import TensorFlowCheckpoint, Variable, open_checkpoint
+from util.tensorflow.crc32c import masked_crc32c
+from util.tensorflow.protobuf import read_fields, read_varint, varint
+from util.tensorflow.snappy import decompress
 
 NAME = "Pose_AE/G/Conv_1/weights"
 OTHER = "UAEnoFC/G/Conv/biases"

@@ -12,8 +12,8 @@ import pytest
 from helpers import PROJECT
 from PIL import Image
 
-from options.parser import run_program
-from script.metrics import main as score
+from script.metrics.__main__ import main as score
+from util.command_line import run_program
 
 
 class Terminal(io.TextIOWrapper):
@@ -107,7 +107,7 @@ def test_names_of_files_that_the_locale_cannot_read(scored):
 
 PROGRAM = """
 import sys
-from options.parser import run_program
+from util.command_line import run_program
 from util.errors import UserError
 
 def main():

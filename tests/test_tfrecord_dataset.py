@@ -15,14 +15,6 @@ from tensorflow_files import RECORDS, golden_arrays, golden_records
 from data import dataset_names
 from data.tfrecord_dataset import TFRecordDataset
 from data.tfrecord_schema import SCHEMAS
-from data.tfrecords import (
-    RecordPlace,
-    RecordWriter,
-    find_records,
-    parse_example,
-    read_record,
-    serialise_example,
-)
 from options.test_options import parse_test_options
 from options.train_options import parse_train_options
 from script import resize_dataset
@@ -30,6 +22,14 @@ from util import images
 from util.errors import UserError
 from util.images import read_image, to_uint8
 from util.inference import ResultWriter
+from util.tensorflow.records import (
+    RecordPlace,
+    RecordWriter,
+    find_records,
+    parse_example,
+    read_record,
+    serialise_example,
+)
 
 GOLDEN = {"market": "market", "fashion": "df"}
 

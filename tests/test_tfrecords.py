@@ -24,17 +24,17 @@ from data.tfrecord_schema import (
     read_pose_map,
     read_size,
 )
-from data.tfrecord_writer import write_records
-from data.tfrecords import (
+from script.convert_to_tfrecord.__main__ import main
+from script.convert_to_tfrecord.writer import write_records
+from util.errors import UserError
+from util.tensorflow.protobuf import decode_varints, encode_varints, length_delimited, varint
+from util.tensorflow.records import (
     RecordWriter,
     find_records,
     parse_example,
     read_record,
     serialise_example,
 )
-from script.convert_to_tfrecord import main
-from util.errors import UserError
-from util.protobuf import decode_varints, encode_varints, length_delimited, varint
 
 GOLDEN = {"market": "market", "fashion": "df"}
 # OpenPose's candidates of the golden records are made up; a table of key points has none.

@@ -19,12 +19,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models import create_model
+from models.gfla.generator import PoseGenerator
 from models.losses.correctness import correctness_loss
-from models.networks.local_attention import LocalAttention
-from models.networks.pose_generator import PoseGenerator
 from models.operators import gather_sum
 from models.operators.gather_sum import weighted_gather
 from models.operators.gaussian_resample import gaussian_resample
+from models.operators.local_attention import LocalAttention
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE, GPU_ID = ("cpu", -1) if INTERPRETED else ("cuda", 0)

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
-from models.networks import vgg as vgg_module
-from models.networks.vgg import LAYERS, VGG19Features
+from models.losses import vgg as vgg_module
+from models.losses.vgg import LAYERS, VGG19Features
 from util.errors import UserError
 
 

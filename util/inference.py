@@ -14,13 +14,13 @@ from data import create_dataset, create_loader
 from data.image_names import list_images
 from models import create_model
 from models.base_model import Batch, Prediction
+from models.pictures import draw_skeleton, flow_panels, sheet
 from options.base_options import options_text, run_folder
 from options.test_options import JPEG_QUALITY
 from util.errors import UserError, printable
 from util.files import name_limit, written_whole
 from util.images import save_image, to_uint8
 from util.pair_names import RESULT_MARK, SEPARATOR, check_unique, pair_name
-from util.pictures import draw_skeleton, flow_panels, sheet
 from util.precision import keep_freed_memory
 from util.result_table import (
     TABLE_NAME,

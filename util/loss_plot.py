@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from util.errors import UserError
 from util.files import written_whole
-from util.history import plots_of, read_records
+from util.run.history import plots_of, read_records
 
 Losses = dict[str, dict[str, np.ndarray]]
 _FORMATS = (".png", ".svg", ".pdf")

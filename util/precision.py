@@ -9,8 +9,8 @@ import shutil
 import torch
 from torch import nn
 
-from options.parser import Parser
 from util.argument_types import boolean
+from util.command_line import Parser
 from util.errors import UserError
 
 AMP_TYPES = {"off": torch.float32, "bf16": torch.bfloat16}

@@ -16,15 +16,18 @@ from tqdm import tqdm
 from data import create_dataset, create_loader
 from models import create_model, find_model
 from models.base_model import BaseModel, Batch, NonFiniteError, TrainingStart
+from models.evaluation import evaluate, spread_indices
+from models.pictures import panels_of, sheet
 from options.base_options import run_folder
 from util.checkpoints import write_tensors
-from util.display import create_display
 from util.errors import UserError
-from util.evaluation import evaluate, spread_indices
 from util.files import remove_leftovers
 from util.memory_errors import is_out_of_memory
-from util.pictures import panels_of, sheet
 from util.precision import set_up_device
+from util.run.display import create_display
+from util.run.lock import RunLock
+from util.run.log import RunLog
+from util.run.stopping import StopRequest
 from util.run_folder import (
     check_fresh_start,
     check_owner,
@@ -32,10 +35,7 @@ from util.run_folder import (
     kept_label,
     prepare_folder,
 )
-from util.run_lock import RunLock
-from util.run_log import RunLog
 from util.run_record import changes, option_texts
-from util.stopping import StopRequest
 
 SNAPSHOT_ROWS = 4
 

@@ -30,8 +30,8 @@ import torch
 
 from benchmarks.machine import describe_gpu, describe_machine
 from benchmarks.on_gpu.report import Child, Job, Report, program
-from options.parser import Parser, run_program
 from util.argument_types import real_number
+from util.command_line import Parser, run_program
 from util.errors import UserError
 
 PARTS = {1: "device_tests", 2: "speed", 3: "training"}  # modules here with a function `run`

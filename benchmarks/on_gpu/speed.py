@@ -22,7 +22,7 @@ from benchmarks import local_attention
 from benchmarks.on_gpu.report import Child, FailedError, Job, TimeLimitError
 from benchmarks.training_step import Case, measure, now, train_arguments
 from models import create_model
-from models.networks.blocks import InstanceNorm
+from models.gfla.blocks import InstanceNorm
 from models.operators import gather_sum
 from models.operators.padding import pad_border
 from options.base_options import run_folder

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.on_gpu.report import FailedError, Job, last_line, program, run_program
+from models.evaluation import format_table
 from script.demo import QUICK_START, picture_sheet, score_table
 from util.errors import UserError
-from util.evaluation import format_table
-from util.history import plots_of, read_metrics
 from util.loss_plot import plot_losses, read_losses
+from util.run.history import plots_of, read_metrics
 
 STAGES = (("stage 1", "poseflownet", []), ("stage 2", "pose", ["--continue_train"]))
 SHARES = (0.4, 1.0)  # of the time that is left for training when a stage begins

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from data.flow import FlowFolder
+from script.metrics.image_sets import read_statistics
 from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
 from util.errors import UserError
-from util.metrics.image_sets import read_statistics
 
 NAME = "a_2_b.npz"
 TYPES = ("<f2", "<f4", "<f8", ">i8", "|b1", "|O", "<U9", "|V8", "<c16", "<M8[s]", [("a", "<f4")])

@@ -5,16 +5,16 @@ import json
 import random
 from pathlib import Path
 
+from script.compare_runs.comparison import Bootstrap
+from script.compare_runs.comparison_text import compare_text
+from script.compare_runs.runs import read_run
+from script.metrics.report import Figure, Report
 from tests.fuzz.mutations import NASTY_TEXTS, change_inside, mutate_bytes
 from util.errors import UserError
-from util.history import History, read_metrics
 from util.loss_plot import read_losses
-from util.metrics.comparison import Bootstrap
-from util.metrics.comparison_text import compare_text
-from util.metrics.report import Figure, Report
-from util.metrics.runs import read_run
 from util.network_record import read_network_record
-from util.run_page import _script_json, _stages
+from util.run.history import History, read_metrics
+from util.run.page import _script_json, _stages
 
 RECORDS = [
     *(

@@ -14,10 +14,10 @@ from tensorflow_files import RECORDS, golden_records
 
 from data.pair_dataset import PairDataset
 from data.tfrecord_dataset import TFRecordDataset, stored_size
-from data.tfrecords import find_records, parse_example, read_record, serialise_example
 from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
-from util.crc32c import masked_crc32c
-from util.protobuf import length_delimited, varint
+from util.tensorflow.crc32c import masked_crc32c
+from util.tensorflow.protobuf import length_delimited, varint
+from util.tensorflow.records import find_records, parse_example, read_record, serialise_example
 
 NAME = "Market1501_test_00000-of-00001.tfrecord"
 NAMES = (

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from models.base_model import BaseModel, Prediction
+from models.pg2.tensorflow_adam import TensorFlowAdam
 from options.train_options import parse_train_options
 from tests.fuzz.checkpoints import MEGABYTES as MEGABYTES
 from tests.fuzz.checkpoints import check_sound, damaged, make_network, other_value, saved
 from tests.fuzz.mutations import change_inside, make_no_file
 from util.run_folder import models_of
 from util.run_record import changes, option_texts
-from util.tensorflow_adam import TensorFlowAdam
 
 NAMES = ("latest_state.pth", "latest_net_G.pth", "latest_net_D.pth")
 

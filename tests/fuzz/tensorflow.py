@@ -22,9 +22,9 @@ from tensorflow_files import (
 )
 
 from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
-from util.leveldb_table import read_table
-from util.protobuf import length_delimited, varint
-from util.tensorflow_checkpoint import open_checkpoint
+from util.tensorflow.checkpoint import open_checkpoint
+from util.tensorflow.leveldb_table import read_table
+from util.tensorflow.protobuf import length_delimited, varint
 
 PREFIX = "model.ckpt-7"
 DATA = f"{PREFIX}.data-00000-of-00001"

@@ -1,0 +1,301 @@
+"""What the two GFLA stages share: options, VGG features and the losses on the flow fields.
+
+Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVPR 2020.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data.augmentation import MARKET_AUGMENTATION, Augmentation
+from models.base_model import BaseModel, Batch, TrainingStart
+from models.gfla.generator import check_attention
+from models.initialisation import INIT_TYPES
+from models.losses.correctness import correctness_loss
+from models.losses.regularity import regularity_loss
+from models.losses.vgg import VGG19Features
+from util.argument_types import boolean, learning_rate
+from util.command_line import Parser
+from util.errors import UserError
+from util.precision import AMP_TYPES, add_network_options, check_bfloat16, compile_network
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The published settings for images of one size.
+
+    Attributes:
+        size: (height, width) of the images.
+        attn_layer: layers with local attention, 1/2^L of the image.
+        kernel_size: their windows.
+        dis_layers: blocks of the discriminator.
+        augmentation: of training.
+    """
+
+    size: tuple[int, int]
+    attn_layer: tuple[int, ...]
+    kernel_size: Mapping[int, int]
+    dis_layers: int
+    augmentation: Augmentation
+
+
+PRESETS = {
+    "fashion": Preset((256, 256), (2, 3), {2: 5, 3: 3}, 4, Augmentation()),
+    "market": Preset((128, 64), (2,), {2: 3}, 3, MARKET_AUGMENTATION),
+}
+SIZE_STEP = 32  # images must be divisible by it
+GENERATOR_LAYERS = 3  # stages of the source and target networks; attention lives at layers 1 to 3
+
+
+def preset_name(options: argparse.Namespace) -> str | None:
+    """Whose published settings hold: those for --load_size, at other sizes the data set's own.
+
+    None where the data set has no name among PRESETS, as records have not.
+    """
+    fitting = (name for name, preset in PRESETS.items() if preset.size == options.load_size)
+    named = options.dataset_mode if options.dataset_mode in PRESETS else None
+    return next(fitting, named)
+
+
+def _layers(text: str) -> list[int]:
+    try:
+        return sorted(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected layers such as 2,3") from None
+
+
+def _kernel_sizes(text: str) -> dict[int, int]:
+    try:
+        pairs = sorted(tuple(map(int, part.split("="))) for part in text.split(","))
+        sizes = dict(pairs)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected LAYER=SIZE pairs such as 2=5,3=3"
+        ) from None
+    if len(sizes) < len(pairs):
+        raise argparse.ArgumentTypeError(f"got a layer twice in '{text}'")
+    return sizes
+
+
+class GFLAModel(BaseModel):
+    """Base of `poseflownet` and `pose`."""
+
+    network_options = "--model, --attn_layer, --kernel_size and --use_spect_g"
+    fixed_options: ClassVar[dict[str, int]] = {
+        "ngf": 64,
+        "layers": GENERATOR_LAYERS,
+        "flow_ngf": 32,
+    }
+
+    @staticmethod
+    def add_options(parser: Parser, is_train: bool) -> None:
+        """Add the options of both stages."""
+        group = parser.add_argument_group("model")
+        group.add_argument(
+            "--attn_layer",
+            type=_layers,
+            help="layers with local attention, L = 1/2^L of the image "
+            "[by --load_size: 256,256 2,3; 128,64 2; other sizes: the data set's]",
+        )
+        group.add_argument(
+            "--kernel_size",
+            type=_kernel_sizes,
+            help="window of the attention per layer [by --load_size: 256,256 2=5,3=3; 128,64 2=3]",
+        )
+        group.add_argument(
+            "--use_spect_g",
+            type=boolean,
+            nargs="?",
+            const=True,
+            default=False,
+            help="spectral normalisation in the generator",
+        )
+        if not is_train:
+            return
+        group.add_argument(
+            "--init_type", choices=tuple(INIT_TYPES), default="orthogonal", help="how weights start"
+        )
+        group.add_argument("--lr", type=learning_rate, default=1e-4, help="learning rate of Adam")
+        group.add_argument(
+            "--vgg_weights",
+            default="imagenet",
+            help="VGG19 of the losses: imagenet (torchvision's download), a file, or random",
+        )
+        add_network_options(parser)
+
+    @staticmethod
+    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
+        """The published augmentation."""
+        preset = PRESETS.get(preset_name(given))
+        return vars(preset.augmentation) if is_train and preset else {}
+
+    @staticmethod
+    def check_options(options: argparse.Namespace) -> None:
+        """Take the published settings where none are given; check the attention's."""
+        preset = PRESETS.get(preset_name(options))
+        at_size = f"--load_size={','.join(map(str, options.load_size))} is neither published size"
+        if options.attn_layer is None and options.kernel_size is None:
+            if preset is None:
+                depth = " --dis_layers=4" if hasattr(options, "dis_layers") else ""
+                raise UserError(
+                    f"--attn_layer, --kernel_size: {at_size} (256,256 and 128,64); give them, as "
+                    f"in --attn_layer=2,3 --kernel_size=2=5,3=3{depth}"
+                )
+            options.attn_layer = list(preset.attn_layer)
+            options.kernel_size = dict(preset.kernel_size)
+        check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
+        if any(side < 64 or side % SIZE_STEP for side in options.load_size):
+            raise UserError(
+                f"--load_size: got {','.join(map(str, options.load_size))}, expected multiples of "
+                f"{SIZE_STEP} from 64 on: the flow estimator halves the image five times"
+            )
+        for layer, size in options.kernel_size.items():
+            if min(options.load_size) >> layer < size:
+                raise UserError(
+                    f"--kernel_size: {size} is larger than layer {layer}'s map of "
+                    f"{' by '.join(str(side >> layer) for side in options.load_size)} pixels"
+                )
+        if getattr(options, "dis_layers", 0) is None:
+            if preset is None:
+                raise UserError(
+                    f"--dis_layers: {at_size}; give it (4 is that of 256,256, 3 that of 128,64)"
+                )
+            options.dis_layers = preset.dis_layers
+        if not min(options.load_size) >> getattr(options, "dis_layers", 0):
+            raise UserError(f"--dis_layers: {options.dis_layers} blocks halve the image to nothing")
+
+    @staticmethod
+    def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+        """The options that shaped a generator, flow estimator or discriminator."""
+
+        def numbers(before: str) -> list[int]:
+            parts = (re.match(rf"{before}(\d+)\.", name) for name in shapes)
+            return sorted({int(part[1]) for part in parts if part}, reverse=True)
+
+        def first(block: str) -> tuple[int, ...] | None:
+            name = f"{block}.weight"
+            return shapes.get(name, shapes.get(f"{name}_orig"))
+
+        found: dict[str, Any] = {}
+        source, target = first("source.block0.model.2"), first("target.block0.model.2")
+        flow, discriminator = first("flow_net.block0.model.2"), first("block0.model.1")
+        is_spectral = any(name.endswith("_orig") for name in shapes)
+        if source and target:
+            found |= {"image_nc": source[1], "structure_nc": target[1], "ngf": source[0]}
+            found["layers"] = 1 + len(numbers(r"source\.encoder"))
+            name = "target.attn{}.fully_connect_layer.0.weight"
+            found["kernel_size"] = {
+                found["layers"] - i: shapes[name.format(i)][-1]
+                for i in numbers(r"target\.attn")
+                if name.format(i) in shapes
+            }
+            found["attn_layer"] = sorted(found["kernel_size"])
+        if flow:
+            # It reads an image and two poses; alone it does not tell how they share its channels.
+            points = (flow[1] - found.get("image_nc", 3)) // 2
+            found |= {"structure_nc": points, "flow_ngf": flow[0]}
+            deepest = len(numbers(r"flow_net\.encoder"))
+            found["attn_layer"] = sorted(deepest - i for i in numbers(r"flow_net\.output"))
+        if source or flow:
+            found["use_spect_g"] = is_spectral
+        elif discriminator:
+            found |= {"image_nc": discriminator[1], "use_spect_d": is_spectral}
+            found["dis_layers"] = 1 + len(numbers("encoder"))
+        return found
+
+    @staticmethod
+    def notes(options: argparse.Namespace) -> list[str]:
+        """Say when the size brings another data set's settings; when the loss network is random."""
+        lines, preset = [], preset_name(options)
+        if options.dataset_mode in PRESETS and preset != options.dataset_mode:
+            lines.append(
+                f"--load_size={','.join(map(str, options.load_size))}: attention, discriminator "
+                f"and augmentation are {preset}'s unless given, for they follow the size"
+            )
+        if getattr(options, "vgg_weights", None) == "random":
+            lines.append(
+                "VGG19 has RANDOM weights (--vgg_weights=random): "
+                "for a quick start; the loss weights are tuned to ImageNet's"
+            )
+        return lines
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        coarse_to_fine = sorted(options.attn_layer, reverse=True)
+        self.correctness_features = [f"relu{layer + 1}_1" for layer in coarse_to_fine]
+        if options.is_train:
+            if options.amp == "bf16":
+                check_bfloat16(self.device)
+            self.vgg = VGG19Features(
+                options.vgg_weights,
+                # On a CPU its convolutions and poolings take about half the time this way.
+                channels_last=options.channels_last or self.device.type == "cpu",
+                dtype=AMP_TYPES[options.amp],
+            ).to(self.device)
+            self.run_vgg = self.compiled(self.vgg)
+
+    def compiled(self, network: nn.Module) -> nn.Module:
+        """The network as training calls it: compiled with --compile, else itself."""
+        return compile_network(network, self.device) if self.options.compile else network
+
+    def adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        """The optimiser of a network at the published settings."""
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=rate,
+            betas=(0.0, 0.999),
+            fused=self.options.fused_optimizer or None,
+        )
+
+    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
+        """Load what there is to go on with; see BaseModel. The file may have another layout."""
+        start = super().load_for_training(folder, label)
+        for optimizer in self.optimizers.values():
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    # A fused step walks through memory: averages must lie as their parameter does.
+                    if value.shape == parameter.shape:
+                        state[name] = torch.empty_like(parameter).copy_(value)
+        return start
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the networks compute as --amp says; losses are computed outside."""
+        is_on = self.options.amp != "off"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
+
+    def flow_losses(
+        self, flows: list[Tensor], source: dict[str, Tensor], target: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Sampling correctness and affine regularity of all flow fields (section 3.1).
+
+        Args:
+            flows: coarse to fine, [B, 2, h, w] in pixels of their own maps.
+            source: VGG19 features of P1, with those of `correctness_features`.
+            target: the same of P2.
+
+        Returns:
+            Two scalars, each summed over the layers, without weights.
+        """
+        names, options = self.correctness_features, self.options
+        correctness = correctness_loss(
+            [source[name] for name in names], [target[name] for name in names], flows
+        )
+        return correctness, regularity_loss(flows, options.attn_layer, options.kernel_size)
+
+    @torch.no_grad()
+    def constant_features(self, image: Tensor, names: list[str]) -> dict[str, Tensor]:
+        """VGG19 features through which no gradient flows (those of P1 and P2)."""
+        return self.run_vgg(image, names)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the networks read: source image, source pose, target pose."""
+        inputs = batch["P1"], batch["BP1"], batch["BP2"]
+        if self.uses_channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
+        return inputs
