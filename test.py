@@ -5,16 +5,86 @@ python test.py --name=pose_fashion_checkpoints --model=pose --attn_layer=2,3
     --results_dir=./eval_results/fashion
 """
 
-from util.command_line import run_program
+if __name__ == "__main__":  # so that errors and Ctrl-C within the imports below are told in a line
+    from util.command_line import run_program
+
+    run_program("test")
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from data import create_dataset, create_loader
+from models import create_model
+from models.results import ResultWriter, start_table
+from options.base_options import parse_test_options
+from options.test_options import JPEG_QUALITY
+from util.errors import UserError
+from util.files import written_whole
+from util.precision import keep_freed_memory
+from util.result_table import weights_hash
+from util.run.folder import options_text, run_folder
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Generate the picture of every pair of the phase; returns the exit code.
+
+    Raises:
+        UserError: no usable checkpoint, data set or results folder.
+    """
+    torch.manual_seed(options.seed)
+    dataset = create_dataset(options)
+    model = create_model(options)
+    if model.device.type == "cpu":
+        keep_freed_memory()
+    for report in model.load_for_test(run_folder(options), options.which_iter):
+        print(report)
+    folder = Path(options.results_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--results_dir: {folder} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--results_dir: {folder} cannot be written: choose another folder, or change its "
+            "permissions"
+        )
+    paths = [dataset.pair_paths(index) for index in range(len(dataset))]
+    inputs = [dataset.input_digest(index) for index in range(len(dataset))]
+    writer = ResultWriter(options, weights_hash(model.networks), paths, inputs, dataset.pairs_path)
+    chosen = start_table(writer, paths)
+    if options.jpeg_quality != JPEG_QUALITY and options.results_format != "jpg":
+        print("--jpeg_quality has no effect without --results_format=jpg")
+    with written_whole(folder / "test_opt.txt") as temporary:
+        temporary.write_text(options_text(options), encoding="utf-8", errors="backslashreplace")
+    pairs = torch.utils.data.Subset(dataset, chosen)
+    loader = create_loader(
+        pairs,
+        options.batchSize,
+        training=False,
+        workers=options.nThreads,
+        device=model.device,
+    )
+    started, written = time.monotonic(), 0
+    with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:
+        for batch in loader:
+            writer.write(batch, model.predict(batch))
+            bar.update(len(batch["P1_path"]))
+            written += len(batch["P1_path"])
+    seconds = time.monotonic() - started
+    rate = f", {written / seconds:.1f} images per second" if written else ""
+    print(f"{written} images in {writer.folder}{rate}")
+    if written < len(chosen):
+        if not written:
+            raise UserError(f"{dataset.pairs_path}: no pair has images that can be read: see above")
+        print(f"{len(chosen) - written} pairs left out, their images cannot be read: see above")
+    return 0
 
 
 def main() -> int:
     """Read the command line and generate."""
-    from options.test_options import parse_test_options
-    from util.inference import run_inference
-
-    return run_inference(parse_test_options())
-
-
-if __name__ == "__main__":
-    run_program(main)
+    return generate(parse_test_options())

@@ -23,7 +23,7 @@ from unittest import mock
 
 from benchmarks.machine import describe_machine
 from benchmarks.training_step import SMALL_BATCH, STAGES, Case, measure_apart, train_arguments
-from script.make_synthetic_dataset import make_dataset
+from script.make_synthetic_dataset.writer import make_dataset
 from util.argument_types import non_negative_int, positive_int
 from util.command_line import WAITING, Parser, run_program
 from util.device import cpu_cores

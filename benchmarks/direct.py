@@ -1,4 +1,4 @@
-"""Slow direct definitions, used only to check the fast operators.
+"""Slow direct definitions of the operators: tests and benchmarks compare the fast ones with them.
 
 They build what the fast ones avoid: k×k blocks of the feature map laid out as `[B, C, kH, kW]`.
 """
@@ -16,7 +16,7 @@ def sample_clamped(source: Tensor, x: Tensor, y: Tensor) -> Tensor:
     x0, y0 = x.detach().floor(), y.detach().floor()
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
 
-    def read(row, column):
+    def read(row: Tensor, column: Tensor) -> Tensor:
         row = row.long().clamp(0, height - 1)
         column = column.long().clamp(0, width - 1)
         flat = (row * width + column).view(batch, 1, -1).expand(-1, channels, -1)

@@ -16,15 +16,14 @@ import argparse
 import contextlib
 import itertools
 import math
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import direct
 from models.base_model import BaseModel
 from models.gfla.base import GFLAModel
 from models.gfla.blocks import InstanceNorm
@@ -35,8 +34,6 @@ from models.losses.vgg import LAYERS, VGG19Features
 from models.operators.local_attention import LocalAttention
 from models.pose_model import PoseModel
 from models.poseflownet_model import PoseFlowNetModel
-
-DEFINITION = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "direct.py"))
 
 
 class _DirectLosses(GFLAModel):
@@ -100,9 +97,7 @@ def direct_gaussian_resample(source: Tensor, flow: Tensor) -> Tensor:
 
 
 def _direct_attention(self: LocalAttention, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
-    return DEFINITION["local_attention"](
-        self.fully_connect_layer, source, target, flow, self.kernel_size
-    )
+    return direct.local_attention(self.fully_connect_layer, source, target, flow, self.kernel_size)
 
 
 @contextlib.contextmanager

@@ -23,13 +23,13 @@ from unittest import mock
 import torch
 
 from benchmarks.machine import describe_machine
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
 from script.make_synthetic_dataset.__main__ import main as make_synthetic_dataset
+from train import Trainer
 from util.argument_types import positive_int
 from util.command_line import Parser, run_program
 from util.errors import UserError
 from util.run.display.base import Displays
-from util.training import Trainer
 
 CONDITIONS = (
     "off",

@@ -27,21 +27,21 @@ from pathlib import Path
 import torch
 
 from data.tfrecord_dataset import TFRecordDataset
-from options.test_options import parse_test_options
-from options.train_options import parse_train_options
+from models import model_names
+from options.base_options import parse_test_options, parse_train_options
 from script.compare_runs.runs import read_run
 from script.convert_to_tfrecord.__main__ import main as convert_to_tfrecord
 from script.make_synthetic_dataset.__main__ import main as make_synthetic_dataset
 from script.metrics.__main__ import main as metrics
 from script.resize_dataset import main as resize_dataset
+from test import generate
+from train import Trainer
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.checkpoints import load_training_state, read_state_dict
 from util.command_line import Parser
 from util.errors import UserError
-from util.inference import run_inference
 from util.json_files import parse_json
 from util.result_table import read_table
-from util.training import Trainer
 
 COMMON = [
     "--dataset_mode=market", "--gpu_id=-1", "--display_id=0", "--name=killed", "--batchSize=2",
@@ -217,7 +217,7 @@ def programs(root: Path) -> dict[str, Program]:
     make = ["--layout=market", f"--out={out}", "--identities=3", "--no_flow", "--workers=1"]
     return {
         "test": Program(
-            lambda arguments: run_inference(parse_test_options(arguments)),
+            lambda arguments: generate(parse_test_options(arguments)),
             out,
             ([*generate, "75"], [*generate, "90"]),
             check_table,
@@ -323,7 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
             os._exit(train(whole))
         assert os.wait()[1] == 0
         if options.program != "train":
-            writing = started(lambda: run_inference(parse_test_options([
+            writing = started(lambda: generate(parse_test_options([
                 *programs(root)["test"].outputs[0], f"--results_dir={root}/results"
             ])))  # fmt: skip
             assert os.waitpid(writing, 0)[1] == 0
@@ -344,13 +344,13 @@ def main(arguments: list[str] | None = None) -> int:
             left = sorted(path.name for path in folder.glob(".*"))
             if not begun:
                 continue  # killed before there was anything to save
-            found = load_training_state(folder / "latest_state.pth")
+            found = load_training_state(folder / "latest_state.pth", model_names())
             if found is None:
                 assert not ended, f"no checkpoint, though iteration {ended} had been saved"
                 continue
             iteration = found["iteration"]
             assert ended <= iteration <= begun, (ended, iteration, begun)
-            expected = load_training_state(reference / f"{iteration}_state.pth")
+            expected = load_training_state(reference / f"{iteration}_state.pth", model_names())
             assert same(found, expected), f"iteration {iteration}"
             plain = plain_files(folder, "latest", ["G1", "G2", "G", "D"])
             if not same(plain, found["networks"]):

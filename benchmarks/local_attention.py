@@ -18,7 +18,6 @@ adds to the resident set at its peak (on a GPU: to the allocated memory).
 
 import argparse
 import multiprocessing
-import runpy
 import statistics
 import time
 from collections.abc import Callable
@@ -30,12 +29,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import direct
 from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
 from models.operators.local_attention import LocalAttention
 from util.argument_types import positive_int, real_number
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-DEFINITION = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "direct.py"))
 DIRECTIONS = ("forward", "forward + backward")
 
 
@@ -116,7 +115,7 @@ def floor(layer: LocalAttention, source: Tensor, target: Tensor) -> tuple[Tensor
 def gather_direct(layer: LocalAttention, source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
     """The definition as the tests have it."""
     network = layer.fully_connect_layer
-    return DEFINITION["local_attention"](network, source, target, flow, layer.kernel_size)
+    return direct.local_attention(network, source, target, flow, layer.kernel_size)
 
 
 METHODS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {

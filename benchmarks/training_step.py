@@ -38,8 +38,8 @@ from benchmarks.machine import describe_machine
 from data import create_dataset, create_loader
 from models import create_model
 from models.base_model import BaseModel, Batch
-from options.train_options import parse_train_options
-from script.make_synthetic_dataset import make_dataset
+from options.base_options import parse_train_options
+from script.make_synthetic_dataset.writer import make_dataset
 from util.argument_types import positive_int
 from util.command_line import Parser, run_program
 from util.precision import set_up_device

@@ -1,34 +1,25 @@
 """Data sets by name: `data/<name>_dataset.py` holds the PairDataset of --dataset_mode=<name>."""
 
 import argparse
-import importlib
-import inspect
-from pathlib import Path
 
 from data.loader import create_loader
 from data.pair_dataset import PairDataset
 from util.errors import UserError, printable
+from util.registry import class_in, names_in
 
 __all__ = ["PairDataset", "create_dataset", "create_loader", "dataset_names", "find_dataset"]
 
 
 def dataset_names() -> list[str]:
     """List the names that --dataset_mode takes."""
-    files = Path(__file__).parent.glob("*_dataset.py")
-    return sorted({file.stem.removesuffix("_dataset") for file in files} - {"pair"})
+    return names_in("data", "_dataset", "pair")
 
 
 def find_dataset(name: str) -> type[PairDataset]:
     """Give the data set class of a name. Raises UserError for an unknown one."""
     if name not in dataset_names():
         raise UserError(f"--dataset_mode {name}: is not one of {', '.join(dataset_names())}")
-    module = importlib.import_module(f"data.{name}_dataset")
-    (found,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, PairDataset) and member.__module__ == module.__name__
-    )
-    return found
+    return class_in("data", name, "_dataset", PairDataset)
 
 
 def create_dataset(

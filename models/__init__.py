@@ -1,21 +1,15 @@
 """Models by name: `--model=NAME` is the BaseModel subclass in models/NAME_model.py."""
 
 import argparse
-import importlib
-import pkgutil
 
 from models.base_model import BaseModel
 from util.errors import UserError
+from util.registry import class_in, names_in
 
 
 def model_names() -> list[str]:
     """Names that --model takes."""
-    files = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(
-        name.removesuffix("_model")
-        for name in files
-        if name.endswith("_model") and name != "base_model"
-    )
+    return names_in("models", "_model", "base")
 
 
 def find_model(name: str) -> type[BaseModel]:
@@ -28,15 +22,7 @@ def find_model(name: str) -> type[BaseModel]:
         raise UserError(
             f"--model: there is no model '{name}'; there are {', '.join(model_names())}"
         )
-    module = importlib.import_module(f"models.{name}_model")
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, BaseModel)
-            and value.__module__ == module.__name__
-        ):
-            return value
-    raise TypeError(f"models/{name}_model.py defines no subclass of BaseModel")
+    return class_in("models", name, "_model", BaseModel)
 
 
 def create_model(options: argparse.Namespace) -> BaseModel:

@@ -23,11 +23,11 @@ from util.checkpoints import (
     save_checkpoint,
     take_weights,
 )
-from util.command_line import Parser
+from util.command_line import Parser, as_arguments
 from util.device import choose_device
 from util.errors import SpoiltFile, UserError
-from util.network_record import as_arguments
 from util.optimizer_states import load_optimizer
+from util.registry import names_in
 
 Batch = Mapping[str, Tensor | list[str]]
 _LOADING_ATTEMPTS = 5
@@ -459,7 +459,7 @@ class BaseModel(ABC):
         other_run = "--init_from" if getattr(self.options, "init_from", None) else "--name"
         lines, loaded = [], []
         state_path = folder / f"{label}_state.pth"
-        state = load_training_state(state_path)
+        state = load_training_state(state_path, names_in("models", "_model", "base"))
         held = state.get("networks", []) if state else []
         commit = folder / f".{label}.commit"
         if not isinstance(held, dict) and commit.exists():

@@ -15,9 +15,9 @@ from models.pg2_model import IMAGE_CHANNELS
 from util.checkpoints import save_checkpoint
 from util.errors import UserError, printable
 from util.files import written_whole
-from util.network_record import write_network_record
+from util.run.folder import holds_run, models_of
 from util.run.lock import RunLock
-from util.run_folder import holds_run, models_of
+from util.run.network_record import write_network_record
 from util.state_dicts import converted
 from util.tensorflow.checkpoint import (
     TensorFlowCheckpoint,

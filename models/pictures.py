@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ SKELETONS = {
         (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24),
     ),
 }  # fmt: skip
-CAPTION_HEIGHT = 14
 
 
 def limb_colors(count: int) -> list[tuple[int, ...]]:
@@ -110,30 +108,3 @@ def panels_of(batch: Batch, prediction: Prediction) -> dict[str, np.ndarray]:
             for name, value in flow_panels(batch["P1"], prediction).items()
         },
     }
-
-
-def sheet(panels: Mapping[str, np.ndarray], scale: int = 1) -> np.ndarray:
-    """One picture with a captioned column per panel and a row per sample.
-
-    Args:
-        panels: uint8 [B, H, W, 3] by caption, all of one size.
-        scale: how many times larger to show the panels.
-
-    Returns:
-        uint8 [height, width, 3].
-    """
-    columns = [panel.repeat(scale, axis=1).repeat(scale, axis=2) for panel in panels.values()]
-    count, height, width = columns[0].shape[:3]
-    gap = 2
-    picture = np.full(
-        (CAPTION_HEIGHT + count * (height + gap), len(columns) * (width + gap), 3), 255, np.uint8
-    )
-    for column, panel in enumerate(columns):
-        for row in range(count):
-            top, left = CAPTION_HEIGHT + row * (height + gap), column * (width + gap)
-            picture[top : top + height, left : left + width] = panel[row]
-    canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas)
-    for column, caption in enumerate(panels):
-        draw.text((column * (width + gap) + 1, 1), caption, fill="black", font_size=10)
-    return np.asarray(canvas)

@@ -12,11 +12,14 @@ from typing import Any
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
+from options.test_options import add_test_options
+from options.train_options import add_train_options, check_train_options
 from util.argument_types import folder_name, non_negative_int
-from util.command_line import Parser
+from util.command_line import Parser, as_argument, as_arguments
 from util.device import cpu_cores
 from util.errors import UserError
-from util.network_record import FILE_NAME, as_argument, as_arguments, read_network_record
+from util.run.folder import run_folder
+from util.run.network_record import FILE_NAME, read_network_record
 
 # What the networks read; with the model's own options that both programs have, what they are.
 INPUT_OPTIONS = ("load_size", "pose_encoding", "structure_nc", "image_nc")
@@ -218,8 +221,6 @@ def weight_options(model: str) -> list[str]:
 
 def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> str | None:
     """Say of what model, data set or program a flag is that the chosen ones do not have."""
-    from options.test_options import add_test_options
-    from options.train_options import add_train_options
 
     def has(add_options: Callable[[Parser], object]) -> bool:
         parser = Parser(add_help=False)
@@ -247,28 +248,41 @@ def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> s
     return None
 
 
-def finish_options(options: argparse.Namespace, is_train: bool) -> argparse.Namespace:
-    """Fill in what depends on several options, and check what must fit together.
+def build_train_parser(arguments: list[str] | None = None) -> Parser:
+    """The parser of train.py for the model and dataset named in `arguments`."""
+    return build_parser("train.py", True, arguments, add_train_options)
+
+
+def build_test_parser(arguments: list[str] | None = None) -> Parser:
+    """The parser of test.py for the model and dataset named in `arguments`."""
+    return build_parser("test.py", False, arguments, add_test_options)
+
+
+def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of train.py.
 
     Raises:
-        UserError: options that contradict each other.
+        UserError: unknown, malformed or contradictory options.
     """
+    options = _finished(build_train_parser(arguments).parse_all(arguments), is_train=True)
+    check_train_options(options)
+    return options
+
+
+def parse_test_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of test.py.
+
+    Raises:
+        UserError: unknown, malformed or contradictory options.
+    """
+    return _finished(build_test_parser(arguments).parse_all(arguments), is_train=False)
+
+
+def _finished(options: argparse.Namespace, is_train: bool) -> argparse.Namespace:
+    """Fill in what depends on several options, and check what must fit together."""
     options.is_train = is_train
     if options.dataroot is None:
         options.dataroot = f"./dataset/{options.dataset_mode}"
     options.nThreads = min(options.nThreads, cpu_cores())
     find_model(options.model).check_options(options)
     return options
-
-
-def run_folder(options: argparse.Namespace) -> Path:
-    """Folder of the experiment: checkpoints, logs, snapshots."""
-    return Path(options.checkpoints_dir) / options.name
-
-
-def options_text(options: argparse.Namespace) -> str:
-    """All options, one `name: value` per line, in alphabetical order."""
-    lines = [f"{name}: {value}" for name, value in sorted(vars(options).items())]
-    return "\n".join(
-        ["------------ Options -------------", *lines, "-------------- End ----------------", ""]
-    )

@@ -1,8 +1,5 @@
 """Options of test.py."""
 
-import argparse
-
-from options.base_options import build_parser, finish_options
 from util.argument_types import positive_int, whole_number
 from util.command_line import Parser
 
@@ -49,17 +46,3 @@ def add_test_options(parser: Parser) -> None:
         action="store_true",
         help="leave out pairs whose result is there, of the same weights, options and images",
     )
-
-
-def build_test_parser(arguments: list[str] | None = None) -> Parser:
-    """The parser of test.py for the model and dataset named in `arguments`."""
-    return build_parser("test.py", False, arguments, add_test_options)
-
-
-def parse_test_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line of test.py.
-
-    Raises:
-        UserError: unknown, malformed or contradictory options.
-    """
-    return finish_options(build_test_parser(arguments).parse_all(arguments), is_train=False)

@@ -3,7 +3,6 @@
 import argparse
 import math
 
-from options.base_options import build_parser, finish_options
 from util.argument_types import (
     LARGEST,
     LARGEST_RATE,
@@ -17,9 +16,8 @@ from util.argument_types import (
     server_address,
     whole_number,
 )
-from util.command_line import Parser
+from util.command_line import Parser, as_arguments
 from util.errors import UserError
-from util.network_record import as_arguments
 from util.precision import add_device_options
 from util.run.display import check_displays
 
@@ -178,6 +176,17 @@ def add_train_options(parser: Parser) -> None:
     )
 
 
+def check_train_options(options: argparse.Namespace) -> None:
+    """Check what must fit together; before an earlier run is moved aside.
+
+    Raises:
+        UserError: options that contradict each other, a display that cannot be.
+    """
+    _check_start(options)
+    _check_growth(options)
+    check_displays(options)
+
+
 def _check_growth(options: argparse.Namespace) -> None:
     """Raise UserError for an --lr_gamma above 1 that lets the learning rate grow out of range."""
     periods = (options.niter + options.niter_decay) / options.lr_decay_iters
@@ -188,24 +197,6 @@ def _check_growth(options: argparse.Namespace) -> None:
             f"learning rate larger than {LARGEST_RATE} by the last iteration: give a factor of at "
             "most 1, a smaller --niter or a larger --lr_decay_iters"
         )
-
-
-def build_train_parser(arguments: list[str] | None = None) -> Parser:
-    """The parser of train.py for the model and dataset named in `arguments`."""
-    return build_parser("train.py", True, arguments, add_train_options)
-
-
-def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line of train.py.
-
-    Raises:
-        UserError: unknown, malformed or contradictory options.
-    """
-    options = finish_options(build_train_parser(arguments).parse_all(arguments), is_train=True)
-    _check_start(options)
-    _check_growth(options)
-    check_displays(options)  # before an earlier run is moved aside
-    return options
 
 
 def _check_start(options: argparse.Namespace) -> None:

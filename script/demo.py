@@ -76,8 +76,8 @@ def score_table(shared: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
     from data import create_dataset, create_loader
     from models import create_model
     from models.evaluation import copy_source, evaluate
-    from options.base_options import run_folder
-    from options.test_options import parse_test_options
+    from options.base_options import parse_test_options
+    from util.run.folder import run_folder
 
     stages = [
         (
@@ -120,10 +120,11 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
     from data import create_dataset, create_loader
     from models import create_model
     from models.evaluation import spread_indices
-    from models.pictures import panels_of, sheet
-    from options.base_options import run_folder
-    from options.test_options import parse_test_options
+    from models.pictures import panels_of
+    from options.base_options import parse_test_options
     from util.images import save_image
+    from util.layout import sheet
+    from util.run.folder import run_folder
 
     options = parse_test_options([*shared, "--model=pose"])
     dataset = create_dataset(options)

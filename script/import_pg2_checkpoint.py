@@ -10,8 +10,7 @@ if __name__ == "__main__":  # started as a file: Python looks for packages in sc
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from util.argument_types import folder_name
-from util.command_line import Parser, run_program
-from util.network_record import as_arguments
+from util.command_line import Parser, as_arguments, run_program
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Starts the program in the folder of this name; `python -m script.metrics` needs no help."""
+"""For `python script/metrics.py`: the program is the folder beside this file."""
 
 import runpy
 import sys

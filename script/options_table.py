@@ -52,8 +52,7 @@ def table(parsers: dict[str, Parser]) -> list[str]:
 def options_markdown() -> str:
     """The tables of train.py and test.py, for all models, as markdown."""
     from models import model_names
-    from options.test_options import build_test_parser
-    from options.train_options import build_train_parser
+    from options.base_options import build_test_parser, build_train_parser
 
     parts = []
     for program, build in (("train.py", build_train_parser), ("test.py", build_test_parser)):

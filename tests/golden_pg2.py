@@ -19,7 +19,7 @@ from models import create_model
 from models.pg2.layouts import LAYOUTS
 from models.pg2.tensorflow_names import Weight, tensorflow_weights
 from models.pg2_model import PG2Model
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
 
 PLACES = (
     Path(__file__).parent / "golden" / "pg2",

@@ -1,17 +1,18 @@
 """What several test files need: options, and running the programs as a user does."""
 
 import contextlib
+import importlib
 import io
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from options.test_options import parse_test_options
-from options.train_options import parse_train_options
+from options.base_options import parse_test_options, parse_train_options
 
 PROJECT = Path(__file__).parents[1]
 MARKET = ["--dataset_mode=market", "--gpu_id=-1", "--display_id=0"]
@@ -53,6 +54,14 @@ def run_here(program: str, *arguments: str):
         except SystemExit as end:
             code = end.code or 0
     return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def main_of(program: str) -> Callable[[], int | None]:
+    """The `main` of a program's module or folder, such as script.metrics or train."""
+    module = importlib.import_module(program)
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{program}.__main__")
+    return module.main
 
 
 def save_file(content, path: Path) -> Path:

@@ -4,7 +4,6 @@ What single readers refuse is in their own tests; docs/reliability.md has a tabl
 """
 
 import contextlib
-import importlib
 import io
 import os
 import pickle
@@ -19,7 +18,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers import PROJECT, assert_one_line_error, run_here, run_python
+from helpers import PROJECT, assert_one_line_error, main_of, run_here, run_python
 from market_folder import POSE, Folder, annotation_row
 from PIL import Image
 
@@ -33,7 +32,7 @@ NAME = "p2.png"  # in pairs of rows 3 and 4, annotated in row 4
 def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run a program of script/ within this process, as `python -m` does."""
     output, errors = io.StringIO(), io.StringIO()
-    main = importlib.import_module(name).main
+    main = main_of(name)
     with (
         mock.patch.object(sys, "argv", [name, *arguments]),
         contextlib.redirect_stdout(output),
@@ -299,12 +298,12 @@ def test_a_frame_that_is_much_too_large_is_told(tmp_path):
 
 def test_results_folder_that_cannot_be_written(place, monkeypatch):
     """By then the model is loaded, but neither results nor options are written."""
-    monkeypatch.setattr("util.inference.create_model", mock.MagicMock())
+    monkeypatch.setattr("test.create_model", mock.MagicMock())
     (place.root / "pictures").mkdir()
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     place.refused("test.py", parts=("--results_dir", "pictures", "choose another"))
     monkeypatch.undo()
-    monkeypatch.setattr("util.inference.create_model", mock.MagicMock())
+    monkeypatch.setattr("test.create_model", mock.MagicMock())
     (place.root / "pictures").rmdir()
     (place.root / "pictures").write_text("a file")
     place.refused("test.py", parts=("--results_dir", "pictures", "cannot be made"))

@@ -13,7 +13,7 @@ import torch
 from golden_pg2 import pg2_options
 from helpers import MARKET, assert_one_line_error, run_here, same, train_options
 
-from models import base_model, create_model
+from models import base_model, create_model, model_names
 from util import checkpoints, files
 from util.checkpoints import (
     load_training_state,
@@ -30,7 +30,7 @@ def content_of(folder, label="latest"):
     found = {}
     for path in folder.glob(f"{label}_net_*.pth"):
         found[path.stem.removeprefix(f"{label}_net_")] = read_state_dict(path)["a"][0].item()
-    state = load_training_state(folder / f"{label}_state.pth")
+    state = load_training_state(folder / f"{label}_state.pth", model_names())
     held = state and {key: value["a"][0].item() for key, value in state["networks"].items()}
     return found, held
 

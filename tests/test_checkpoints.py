@@ -1,6 +1,7 @@
 """Checkpoints: what is read, reported and refused; the released layout in test.py."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from data import create_dataset
-from models import create_model
+from models import create_model, model_names
 from models.gfla.flow_estimator import FlowGenerator
 from models.gfla.generator import PoseGenerator
 from util.checkpoints import (
@@ -28,7 +29,7 @@ from util.checkpoints import (
     save_checkpoint,
 )
 from util.errors import UserError
-from util.inference import pair_name
+from util.pair_names import pair_name
 
 
 def small_network():
@@ -166,7 +167,7 @@ def test_files_of_another_kind_are_one_message(tmp_path, content):
 
 
 def assert_refused(path):
-    for read in (read_state_dict, load_training_state):
+    for read in (read_state_dict, partial(load_training_state, models=model_names())):
         with pytest.raises(UserError) as error:
             read(path)
         text = str(error.value)
@@ -204,15 +205,15 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, zipped):
 
 def test_training_state(tmp_path):
     path = tmp_path / "latest_state.pth"
-    assert load_training_state(path) is None
+    assert load_training_state(path, model_names()) is None
     state = {"model": "pose", "iteration": 3, "optimizers": {"G": {"state": {}}}}
     save_file(state, path)
-    assert load_training_state(path) == state
+    assert load_training_state(path, model_names()) == state
     with pytest.raises(UserError, match="not a training state"):
-        load_training_state(write({"model": "pose"}, path))
+        load_training_state(write({"model": "pose"}, path), model_names())
     for wrong in ({}, {"a": 1}, [torch.ones(1)]):
         with pytest.raises(UserError, match=r"latest_state\.pth, network G holds no state dict"):
-            load_training_state(write({**state, "networks": {"G": wrong}}, path))
+            load_training_state(write({**state, "networks": {"G": wrong}}, path), model_names())
 
 
 # Whole programs, on checkpoints made here.

@@ -17,9 +17,9 @@ from PIL import Image
 from visdom_servers import FakeServer, RealServer
 
 from util.errors import UserError
+from util.layout import in_one_picture, picture_grid
 from util.run.display import create_display, visdom_backend
 from util.run.display.base import Displays
-from util.run.display.layout import in_one_picture, picture_grid
 from util.run.display.tensorboard_backend import TensorBoardDisplay
 from util.run.display.visdom_backend import Pace, VisdomDisplay, VisdomTarget
 from util.run.history import History, decimate, plots_of, read_metrics

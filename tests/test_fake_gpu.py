@@ -14,7 +14,7 @@ from data.loader import _pack, _unpack
 from models import create_model
 from models.operators.local_attention import LocalAttention
 from models.operators.padding import pad_border
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
 
 FAST = ["--amp=bf16", "--channels_last"]
 GFLA = ["--vgg_weights=random"]

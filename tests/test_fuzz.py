@@ -14,8 +14,7 @@ import random
 
 import pytest
 
-from options.test_options import parse_test_options
-from options.train_options import parse_train_options
+from options.base_options import parse_test_options, parse_train_options
 from tests.fuzz.harness import FORMATS, run
 from util.errors import UserError
 

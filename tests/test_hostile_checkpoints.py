@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from models import model_names
 from util.checkpoints import load_network, load_training_state, read_model, read_state_dict
 from util.errors import UserError
 from util.optimizer_states import load_optimizer
@@ -276,9 +277,9 @@ STATES = {
 @pytest.mark.parametrize("changes", STATES.values(), ids=STATES)
 def test_states_with_fields_of_other_kinds(state_path, changes):
     torch.save(good_state(), state_path)
-    assert load_training_state(state_path)["iteration"] == 7
+    assert load_training_state(state_path, model_names())["iteration"] == 7
     torch.save(good_state(**changes), state_path)
-    message = message_of(load_training_state, state_path)
+    message = message_of(load_training_state, state_path, model_names())
     assert str(state_path) in message and "is not a training state (" in message
 
 

@@ -21,7 +21,7 @@ from data.flow import FlowFolder
 from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
 from data.worker_failures import explain_failure
-from options.test_options import parse_test_options
+from options.base_options import parse_test_options
 from script.metrics.image_sets import read_statistics
 from tests.fuzz import harness
 from tests.fuzz import records as records_format

@@ -7,16 +7,16 @@ import time
 import numpy as np
 import pytest
 
-from options.test_options import parse_test_options
+from options.base_options import parse_test_options
 from script.compare_runs.runs import read_run
 from script.make_synthetic_dataset.__main__ import main as make_synthetic_dataset
 from script.make_synthetic_dataset.writer import MARKER
 from script.metrics.report import Figure, Report
 from util.errors import UserError
 from util.json_files import LARGEST_FILE, LARGEST_LINE, parse_json, read_json, read_json_lines
-from util.network_record import read_network_record
 from util.run.history import History, read_metrics
 from util.run.log import RunLog
+from util.run.network_record import read_network_record
 
 NAMES = ",".join(f'"{number}":0' for number in range(20_000))
 HOSTILE = {

@@ -1,11 +1,11 @@
 """The local attention operator against golden numbers and against its slow direct definition."""
 
-import direct
 import pytest
 import torch
 from golden_formula import fill_by_formula, golden
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import direct
 from models.operators.local_attention import LocalAttention
 
 

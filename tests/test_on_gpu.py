@@ -22,7 +22,7 @@ from benchmarks.on_gpu import __main__ as on_gpu
 from benchmarks.on_gpu import device_tests, speed
 from benchmarks.on_gpu.report import Child, FailedError, Job, Report
 from benchmarks.training_step import count_waits, train_arguments
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
 from util.command_line import run_program
 from util.errors import UserError
 

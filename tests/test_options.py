@@ -6,16 +6,28 @@ import re
 import shlex
 
 import pytest
-from helpers import MARKET, PROJECT, assert_one_line_error, inference_options, run_here, run_python
+from helpers import (
+    MARKET,
+    PROJECT,
+    assert_one_line_error,
+    inference_options,
+    main_of,
+    run_here,
+    run_python,
+)
 from helpers import train_options as market_options
 
 from models import find_model
-from options.base_options import options_text
-from options.test_options import build_test_parser, parse_test_options
-from options.train_options import build_train_parser, parse_train_options
+from options.base_options import (
+    build_test_parser,
+    build_train_parser,
+    parse_test_options,
+    parse_train_options,
+)
 from script.options_table import END, START, option_rows, options_markdown, updated
 from util.command_line import Parser, run_program
 from util.errors import UserError
+from util.run.folder import options_text
 
 # Word for word as in the documentation of this family of code.
 STAGE_1 = (
@@ -351,7 +363,7 @@ def parser_of(program, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Parser, "parse_all", parse_all)
         patch.setattr("sys.argv", [program])
-        importlib.import_module(program).main()
+        main_of(program)()
     for action in caught[0]._actions:
         action.required = False
     return caught[0]

@@ -12,8 +12,7 @@ from PIL import Image
 
 from data import create_dataset, create_loader
 from models import create_model
-from options.test_options import parse_test_options
-from options.train_options import build_train_parser, parse_train_options
+from options.base_options import build_train_parser, parse_test_options, parse_train_options
 from util.errors import UserError
 
 SMALL = ["--conv_hidden_num=4", "--z_num=6"]

@@ -11,16 +11,15 @@ from helpers import PROJECT, inference_options
 from models import create_model
 from models.base_model import Prediction
 from models.pictures import (
-    CAPTION_HEIGHT,
     LIMBS,
     SKELETONS,
     draw_skeleton,
     flow_panels,
     limb_colors,
     panels_of,
-    sheet,
 )
-from options.test_options import build_test_parser
+from options.base_options import build_test_parser
+from util.layout import CAPTION_HEIGHT, sheet
 
 LIMB_COLORS = limb_colors(len(LIMBS))
 SIZE = (128, 64)

@@ -28,8 +28,8 @@ from helpers import (
 from PIL import Image
 
 from models import create_model
-from util.inference import pair_name
-from util.training import learning_rate_factor
+from train import learning_rate_factor
+from util.pair_names import pair_name
 
 LOSS_LINE = re.compile(
     r"\(epoch: (\d+), iters: (\d+), time: (\d+\.\d{3})\) ((?:[A-Za-z]\w*: -?\d+\.\d{3} )+)"

@@ -15,10 +15,10 @@ import torch
 from helpers import MARKET, PROJECT, assert_one_line_error, run_here, run_python, same
 
 from models.base_model import BaseModel
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
+from train import Trainer
 from util.errors import UserError
-from util.run_folder import drop_old_checkpoints
-from util.training import Trainer
+from util.run.folder import drop_old_checkpoints
 
 COMMON = [
     "--print_freq=1", "--no_html", "--eval_iters_freq=0", "--nThreads=0", "--batchSize=2",

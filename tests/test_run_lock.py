@@ -10,10 +10,10 @@ import pytest
 from helpers import PROJECT, train_options
 
 from models.base_model import TrainingStart
+from options.run_record import changes
 from util.errors import UserError
+from util.run.folder import prepare_folder
 from util.run.lock import RunLock
-from util.run_folder import prepare_folder
-from util.run_record import changes
 
 HOLDER = """
 import os, pathlib, sys, time

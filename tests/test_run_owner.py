@@ -11,7 +11,7 @@ import torch
 from helpers import MARKET, assert_one_line_error, run_here, train_options
 
 from models.base_model import TrainingStart
-from util.run_record import changes, option_texts
+from options.run_record import changes, option_texts
 
 QUICK = [
     *MARKET, "--batchSize=1", "--no_html", "--eval_iters_freq=0", "--nThreads=0", "--print_freq=1",

@@ -15,7 +15,7 @@ from models import create_model
 from models.gfla.blocks import InstanceNorm, ReflectionPad, maybe_spectral_norm
 from models.losses.perceptual import gram_matrix
 from models.losses.vgg import VGG19Features
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
 from util import precision
 from util.checkpoints import read_state_dict
 from util.errors import UserError

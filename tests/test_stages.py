@@ -8,9 +8,9 @@ from conftest import test_pairs as pairs_of_the_test_phase
 from helpers import MARKET, assert_one_line_error, run_here, save_file, train_options
 
 from models import create_model
+from train import short_losses
 from util.errors import UserError
-from util.run_folder import keep_given, keep_stage
-from util.training import short_losses
+from util.run.folder import keep_given, keep_stage
 
 
 def names(folder):

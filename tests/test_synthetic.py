@@ -12,7 +12,6 @@ from scipy.ndimage import map_coordinates
 
 from data.annotations import read_pair_table
 from data.flow import FlowFolder
-from script.make_synthetic_dataset import make_dataset
 from script.make_synthetic_dataset.__main__ import main
 from script.make_synthetic_dataset.flow import true_flow
 from script.make_synthetic_dataset.poses import fashion_pose, market_pose
@@ -34,6 +33,7 @@ from script.make_synthetic_dataset.scene import (
     render_picture,
 )
 from script.make_synthetic_dataset.skeleton import BONE_INDEX, BONES, JOINT_LIMITS, Pose, bone_kind
+from script.make_synthetic_dataset.writer import make_dataset
 from util.errors import UserError
 from util.pair_names import pair_name
 

@@ -15,13 +15,12 @@ from tensorflow_files import RECORDS, golden_arrays, golden_records
 from data import dataset_names
 from data.tfrecord_dataset import TFRecordDataset
 from data.tfrecord_schema import SCHEMAS
-from options.test_options import parse_test_options
-from options.train_options import parse_train_options
+from models.results import ResultWriter
+from options.base_options import parse_test_options, parse_train_options
 from script import resize_dataset
 from util import images
 from util.errors import UserError
 from util.images import read_image, to_uint8
-from util.inference import ResultWriter
 from util.tensorflow.records import (
     RecordPlace,
     RecordWriter,

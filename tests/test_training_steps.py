@@ -9,8 +9,8 @@ from golden_formula import fill_by_formula, golden, image_batch, pose_map, stati
 from helpers import MARKET, same, train_options
 
 from models import create_model
-from options.train_options import parse_train_options
-from util.training import Trainer, seed_everything
+from options.base_options import parse_train_options
+from train import Trainer, seed_everything
 
 LOSS_TOLERANCE = (
     {"rel": 1e-4, "abs": 2e-6},

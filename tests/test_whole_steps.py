@@ -8,8 +8,8 @@ from helpers import run_here, same
 from test_reliability import FLOW, PG2, POSE, checkpoint, places, succeed
 
 from models.base_model import NonFiniteError
-from options.train_options import parse_train_options
-from util.training import Trainer, seed_everything
+from options.base_options import parse_train_options
+from train import Trainer, seed_everything
 
 STEPS = {  # options, the iteration, and the optimisers that step in it, in their order
     "pg2, stage 1": (PG2, 2, ["G1"]),

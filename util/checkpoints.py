@@ -6,7 +6,7 @@ Who reads a checkpoint changes nothing in its folder.
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -266,8 +266,12 @@ def _shared_by_other_names(network: nn.Module, found: Mapping[str, Tensor]) -> d
     }
 
 
-def load_training_state(path: Path) -> dict | None:
+def load_training_state(path: Path, models: Collection[str]) -> dict | None:
     """Read `<label>_state.pth`, or None where there is none.
+
+    Args:
+        path: of the file.
+        models: names that its model may have, which becomes part of file names.
 
     Returns:
         A dictionary with `model` (name), `iteration` (the last finished one), `optimizers`
@@ -280,7 +284,7 @@ def load_training_state(path: Path) -> dict | None:
     if not os.path.lexists(path):
         return None
     state = _read(path)
-    if problem := _state_problem(state):
+    if problem := _state_problem(state, models):
         raise UserError(
             f"{path} is not a training state ({problem}): move it away to start with fresh "
             "optimisers"
@@ -293,15 +297,12 @@ def load_training_state(path: Path) -> dict | None:
     return state
 
 
-def _state_problem(state: Any) -> str | None:
+def _state_problem(state: Any, models: Collection[str]) -> str | None:
     """What keeps the content of a file from being a training state."""
     if not isinstance(state, dict) or not {"model", "iteration", "optimizers"} <= state.keys():
         return "it lacks the model, the iteration or the optimisers"
-    from models import model_names  # models are made of networks that this module reads
-
-    # The name becomes part of file names.
-    if state["model"] not in model_names():
-        return "its model is none of " + ", ".join(model_names())
+    if state["model"] not in models:
+        return "its model is none of " + ", ".join(models)
     iteration, networks = state["iteration"], state.get("networks", {})
     if type(iteration) is not int or not 0 <= iteration < _LAST_ITERATION:
         return "its iteration is no number of steps"

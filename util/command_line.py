@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import importlib
 import os
 import re
 import shlex
@@ -10,8 +11,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
 
 from util.errors import UserError
 from util.memory_errors import is_out_of_memory, out_of_memory_text
@@ -150,7 +151,21 @@ def _problem_of(text: str, is_required: bool) -> str | None:
     return None
 
 
-def run_program(main: Callable[..., int | None], *arguments: object) -> None:
+def as_argument(value: Any) -> str:
+    """The value of an option as it is written on a command line: 128,64 or 2=5,3=3."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def as_arguments(options: Mapping[str, Any]) -> str:
+    """Options by name as a shell takes them: `--load_size=128,64 '--name=my run'`."""
+    return shlex.join(f"--{name}={as_argument(value)}" for name, value in options.items())
+
+
+def run_program(main: Callable[..., int | None] | str, *arguments: object) -> None:
     """Run a program's main function and exit; mistakes are one line.
 
     Exit codes: what `main` returns (None is 0); 2 for a UserError, for memory that ran out and for
@@ -164,7 +179,7 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     process at once, because PyTorch aborts with a dump when an exception comes up in its import.
 
     Args:
-        main: the function.
+        main: the function, or the module whose `main` it is, which is imported here.
         *arguments: handed to `main`.
     """
     print_on_any_terminal()
@@ -174,6 +189,8 @@ def run_program(main: Callable[..., int | None], *arguments: object) -> None:
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
     try:
+        if isinstance(main, str):
+            main = importlib.import_module(main).main
         sys.exit(main(*arguments))
     except UserError as error:
         _end(error, f"error: {error}", 2)

@@ -25,9 +25,9 @@ from models import create_model
 from models.gfla.blocks import InstanceNorm
 from models.operators import gather_sum
 from models.operators.padding import pad_border
-from options.base_options import run_folder
-from options.test_options import parse_test_options
-from util.inference import run_inference
+from options.base_options import parse_test_options
+from test import generate
+from util.run.folder import run_folder
 
 BOTH = "amp channels_last"
 STEPS = (  # stage, batch, row of benchmarks.training_step
@@ -174,7 +174,7 @@ def test_row(arguments: list[str]) -> list[str]:
             options.max_dataset_size = count
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
-                run_inference(options)
+                generate(options)
             print(output.getvalue())
     (rate,) = re.findall(r"([\d.]+) images per second", output.getvalue())
     return [rate, f"{1000 / float(rate):.1f}", _peak()]

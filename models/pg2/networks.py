@@ -1,7 +1,7 @@
 """PG2's networks: G1, the coarse picture; G2, what to add to it; D, DCGAN's discriminator.
 
 Paper: Ma et al., "Pose Guided Person Image Generation", NIPS 2017, section 3; the layers are those
-of its released program, so that released weights fit. Convolutions have TensorFlow's "same" padding.
+of its released program, so that released weights fit. Convolutions have TensorFlow's padding.
 """
 
 import torch

@@ -14,8 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, or a folder that holds anything else.
     """
-    from script.make_synthetic_dataset import make_dataset
-    from script.make_synthetic_dataset.writer import LAYOUTS
+    from script.make_synthetic_dataset.writer import LAYOUTS, make_dataset
     from util.device import cpu_cores
 
     parser = Parser(

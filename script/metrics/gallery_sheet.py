@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from models.pictures import sheet
 from script.metrics.gallery_pairs import (
     Choice,
     GalleryPair,
@@ -20,6 +19,7 @@ from script.metrics.gallery_pairs import (
     width_at,
     widths_shown,
 )
+from util.layout import sheet
 
 SHEET_WIDTH = 1640
 _MARGIN = 16

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from data.flow import FlowFolder
 from data.frame_check import Frame
+from models.results import flow_path
 from script.metrics.image_sets import (
     ImageNetFeatures,
     StandardFeatures,
@@ -25,7 +26,6 @@ from util.errors import UserError
 from util.flow import end_point_errors, resize_flow
 from util.image_scores import mask_picture
 from util.images import open_image, read_image
-from util.inference import flow_path
 from util.npz_files import read_arrays
 
 PictureScore = Callable[[np.ndarray, np.ndarray], float]

@@ -12,8 +12,8 @@ from script.metrics.report import Figure, Report
 from tests.fuzz.mutations import NASTY_TEXTS, change_inside, mutate_bytes
 from util.errors import UserError
 from util.loss_plot import read_losses
-from util.network_record import read_network_record
 from util.run.history import History, read_metrics
+from util.run.network_record import read_network_record
 from util.run.page import _script_json, _stages
 
 RECORDS = [

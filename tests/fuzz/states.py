@@ -13,12 +13,12 @@ import torch
 
 from models.base_model import BaseModel, Prediction
 from models.pg2.tensorflow_adam import TensorFlowAdam
-from options.train_options import parse_train_options
+from options.base_options import parse_train_options
+from options.run_record import changes, option_texts
 from tests.fuzz.checkpoints import MEGABYTES as MEGABYTES
 from tests.fuzz.checkpoints import check_sound, damaged, make_network, other_value, saved
 from tests.fuzz.mutations import change_inside, make_no_file
-from util.run_folder import models_of
-from util.run_record import changes, option_texts
+from util.run.folder import models_of
 
 NAMES = ("latest_state.pth", "latest_net_G.pth", "latest_net_D.pth")
 

@@ -7,8 +7,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from util.layout import picture_grid
 from util.run.display.base import Display
-from util.run.display.layout import picture_grid
 from util.run.history import Plots
 
 FLUSH_SECONDS = 10

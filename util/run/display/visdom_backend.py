@@ -18,8 +18,8 @@ import requests
 import visdom
 from tqdm import tqdm
 
+from util.layout import in_one_picture, picture_grid
 from util.run.display.base import Display
-from util.run.display.layout import in_one_picture, picture_grid
 from util.run.history import History, Plots, decimate
 
 CONNECT_SECONDS, READ_SECONDS = 1.0, 5.0

@@ -9,9 +9,9 @@ from typing import Any
 
 from models.base_model import TrainingStart
 from options.base_options import contradiction, weight_options
+from util.command_line import as_argument
 from util.errors import UserError, printable
 from util.files import LARGEST_TEXT, regular_file
-from util.network_record import as_argument
 
 # Options that leave the trained weights as they would be, or that are told in other lines.
 _UNTOLD = frozenset([

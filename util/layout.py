@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from models.pictures import sheet
-
+CAPTION_HEIGHT = 14
 _GAP = 2
 
 
@@ -33,6 +33,32 @@ def picture_grid(panel: np.ndarray) -> np.ndarray:
         top, left = (height + _GAP) * (number // columns), (width + _GAP) * (number % columns)
         grid[top : top + height, left : left + width] = picture
     return grid
+
+
+def sheet(panels: Mapping[str, np.ndarray], scale: int = 1) -> np.ndarray:
+    """One picture with a captioned column per panel and a row per sample.
+
+    Args:
+        panels: uint8 [B, H, W, 3] by caption, all of one size.
+        scale: how many times larger to show the panels.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    columns = [panel.repeat(scale, axis=1).repeat(scale, axis=2) for panel in panels.values()]
+    count, height, width = columns[0].shape[:3]
+    picture = np.full(
+        (CAPTION_HEIGHT + count * (height + _GAP), len(columns) * (width + _GAP), 3), 255, np.uint8
+    )
+    for column, panel in enumerate(columns):
+        for row in range(count):
+            top, left = CAPTION_HEIGHT + row * (height + _GAP), column * (width + _GAP)
+            picture[top : top + height, left : left + width] = panel[row]
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(panels):
+        draw.text((column * (width + _GAP) + 1, 1), caption, fill="black", font_size=10)
+    return np.asarray(canvas)
 
 
 def in_one_picture(grids: Mapping[str, np.ndarray], columns: int) -> np.ndarray:

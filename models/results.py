@@ -1,34 +1,27 @@
-"""Generating the pictures of a test set."""
+"""The results folder of test.py: pictures, what lies beside them, and the table that names them."""
 
 import argparse
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from data import create_dataset, create_loader
 from data.image_names import list_images
-from models import create_model
 from models.base_model import Batch, Prediction
-from models.pictures import draw_skeleton, flow_panels, sheet
-from options.base_options import options_text, run_folder
-from options.test_options import JPEG_QUALITY
+from models.pictures import draw_skeleton, flow_panels
 from util.errors import UserError, printable
 from util.files import name_limit, written_whole
 from util.images import save_image, to_uint8
+from util.layout import sheet
 from util.pair_names import RESULT_MARK, SEPARATOR, check_unique, pair_name
-from util.precision import keep_freed_memory
 from util.result_table import (
     TABLE_NAME,
     ResultRow,
     append_rows,
     options_cell,
     read_table,
-    weights_hash,
     write_table,
 )
 
@@ -184,7 +177,7 @@ class ResultWriter:
         }
 
 
-def _start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[int]:
+def start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[int]:
     """Write the table as it is before the first picture; give the positions of pairs to make.
 
     What the folder holds of other runs is told. With --skip_existing results of these weights and
@@ -251,58 +244,3 @@ def _tell_others(
         if names:
             name = printable(min(names))
             print(f"{folder}: {len(names)} earlier results stay, such as {name}, {what}")
-
-
-def run_inference(options: argparse.Namespace) -> int:
-    """Generate the picture of every pair of the phase; returns the exit code.
-
-    Raises:
-        UserError: no usable checkpoint, data set or results folder.
-    """
-    torch.manual_seed(options.seed)
-    dataset = create_dataset(options)
-    model = create_model(options)
-    if model.device.type == "cpu":
-        keep_freed_memory()
-    for report in model.load_for_test(run_folder(options), options.which_iter):
-        print(report)
-    folder = Path(options.results_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--results_dir: {folder} cannot be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--results_dir: {folder} cannot be written: choose another folder, or change its "
-            "permissions"
-        )
-    paths = [dataset.pair_paths(index) for index in range(len(dataset))]
-    inputs = [dataset.input_digest(index) for index in range(len(dataset))]
-    writer = ResultWriter(options, weights_hash(model.networks), paths, inputs, dataset.pairs_path)
-    chosen = _start_table(writer, paths)
-    if options.jpeg_quality != JPEG_QUALITY and options.results_format != "jpg":
-        print("--jpeg_quality has no effect without --results_format=jpg")
-    with written_whole(folder / "test_opt.txt") as temporary:
-        temporary.write_text(options_text(options), encoding="utf-8", errors="backslashreplace")
-    pairs = torch.utils.data.Subset(dataset, chosen)
-    loader = create_loader(
-        pairs,
-        options.batchSize,
-        training=False,
-        workers=options.nThreads,
-        device=model.device,
-    )
-    started, written = time.monotonic(), 0
-    with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:
-        for batch in loader:
-            writer.write(batch, model.predict(batch))
-            bar.update(len(batch["P1_path"]))
-            written += len(batch["P1_path"])
-    seconds = time.monotonic() - started
-    rate = f", {written / seconds:.1f} images per second" if written else ""
-    print(f"{written} images in {writer.folder}{rate}")
-    if written < len(chosen):
-        if not written:
-            raise UserError(f"{dataset.pairs_path}: no pair has images that can be read: see above")
-        print(f"{len(chosen) - written} pairs left out, their images cannot be read: see above")
-    return 0

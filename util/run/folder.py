@@ -6,15 +6,30 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from options.base_options import network_record, options_text, run_folder
 from util.checkpoints import read_model
+from util.command_line import as_arguments
 from util.errors import UserError
 from util.files import written_whole
-from util.network_record import as_arguments, read_network_record, write_network_record
+from util.run.network_record import read_network_record, write_network_record
 
 _SAVED = re.compile(r"(?P<label>latest|\d+)_(net_.+|state)\.pth")
+
+
+def run_folder(options: argparse.Namespace) -> Path:
+    """Folder of the experiment: checkpoints, logs, snapshots."""
+    return Path(options.checkpoints_dir) / options.name
+
+
+def options_text(options: argparse.Namespace) -> str:
+    """All options, one `name: value` per line, in alphabetical order."""
+    lines = [f"{name}: {value}" for name, value in sorted(vars(options).items())]
+    return "\n".join(
+        ["------------ Options -------------", *lines, "-------------- End ----------------", ""]
+    )
 
 
 def holds_run(folder: Path) -> bool:
@@ -126,7 +141,9 @@ def refuse_links(folder: Path) -> None:
                 )
 
 
-def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None) -> Path:
+def prepare_folder(
+    options: argparse.Namespace, record: Mapping[str, Any], earlier_model: str | None = None
+) -> Path:
     """The experiment's folder, made if need be, with train_opt.txt and network.json written.
 
     A fresh run never overwrites an earlier one: without --continue_train a folder that holds
@@ -135,6 +152,7 @@ def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None
 
     Args:
         options: parsed options of train.py.
+        record: for network.json.
         earlier_model: with --continue_train: the stage from whose checkpoint this one starts.
 
     Raises:
@@ -159,7 +177,7 @@ def prepare_folder(options: argparse.Namespace, earlier_model: str | None = None
         raise UserError(
             f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
         ) from error
-    write_network_record(folder, network_record(options))
+    write_network_record(folder, record)
     return folder
 
 

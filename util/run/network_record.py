@@ -2,30 +2,16 @@
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from util.command_line import as_argument
 from util.errors import UserError
 from util.files import written_whole
 from util.json_files import read_json
 
 FILE_NAME = "network.json"
-
-
-def as_argument(value: Any) -> str:
-    """The value of an option as it is written on a command line: 128,64 or 2=5,3=3."""
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value)
-
-
-def as_arguments(options: Mapping[str, Any]) -> str:
-    """Options by name as a shell takes them: `--load_size=128,64 '--name=my run'`."""
-    return shlex.join(f"--{name}={as_argument(value)}" for name, value in options.items())
 
 
 def write_network_record(folder: Path, values: Mapping[str, Any]) -> None:
