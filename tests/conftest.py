@@ -124,9 +124,11 @@ def alexnet_file(tmp_path_factory) -> Path:
     with torch.device("meta"):
         layout = torchvision.models.alexnet().state_dict()
     state = {}
+    largest = max(tensor.numel() for tensor in layout.values())
+    zeros = torch.zeros(largest, dtype=torch.float16)  # shared, to take less room in the file
     for name, tensor in layout.items():
         if name.startswith("classifier."):
-            state[name] = torch.zeros(1).expand(tensor.shape)  # takes no room in the file
+            state[name] = zeros[: tensor.numel()].view(tensor.shape)
         else:  # He et al., 2015: keeps the scale of the activations
             scale = (2 / tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.1
             state[name] = scale * torch.randn(tensor.shape, generator=generator)
