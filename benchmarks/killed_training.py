@@ -205,7 +205,7 @@ def programs(root: Path) -> dict[str, Program]:
     data, out = root / "data", root / "out"
     market = ["--dataset_mode=market", f"--dataroot={data}"]
     convert = [*market, f"--out={out}", "--shards=3"]
-    generate = [
+    run_test = [
         *market, "--name=killed", "--model=pg2", "--gpu_id=-1", f"--checkpoints_dir={root}/whole",
         f"--results_dir={out}", "--nThreads=0", "--jpeg_quality",
     ]  # fmt: skip
@@ -219,7 +219,7 @@ def programs(root: Path) -> dict[str, Program]:
         "test": Program(
             lambda arguments: generate(parse_test_options(arguments)),
             out,
-            ([*generate, "75"], [*generate, "90"]),
+            ([*run_test, "75"], [*run_test, "90"]),
             check_table,
         ),
         "metrics": Program(

@@ -164,7 +164,7 @@ def test_others_are_let_in_on_demand(start, tmp_path):
 # Limits on what a request may take.
 
 HURRIED = (
-    "from pathlib import Path; from util import dashboard_server as server; "
+    "from pathlib import Path; from script.dashboard import server; "
     "server.IDLE_SECONDS = server.BODY_SECONDS = 1.5; server.BODY_BYTES = 100_000; "
     "server.serve({port}, env_path=Path({env_path!r}), say=lambda text: print(text, flush=True))"
 )

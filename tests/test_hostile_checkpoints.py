@@ -179,7 +179,7 @@ def test_pipes_and_devices(path):
 def test_a_state_that_is_a_link_to_nothing_is_not_passed_over(state_path, target):
     """The run would start afresh, and its next save replace the link."""
     state_path.symlink_to(target)
-    assert f"it is a link to {target}" in message_of(load_training_state, state_path)
+    assert f"it is a link to {target}" in message_of(load_training_state, state_path, model_names())
 
 
 def test_control_characters_are_printed_with_escapes(path):

@@ -143,7 +143,7 @@ def test_nothing_is_written_through_what_lies_in_the_folder(tmp_path, name, kind
     before = sorted(tmp_path.rglob("*"))
     for more in ([], ["--continue_train"]):
         with pytest.raises(UserError, match=rf"{path}: is (a link|no file), .*: remove it"):
-            prepare_folder(train_options(*arguments, *more))
+            prepare_folder(train_options(*arguments, *more), {})
     assert sorted(tmp_path.rglob("*")) == before
     assert kind != "link" or target.read_text() == "precious"
 
@@ -167,5 +167,5 @@ def test_linked_folders_and_checkpoints_stay_of_use(tmp_path):
     (tmp_path / "disk" / "latest_state.pth").symlink_to("300_state.pth")
     (tmp_path / "person").symlink_to(tmp_path / "disk")
     arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
-    prepare_folder(train_options(*arguments, "--continue_train"))
+    prepare_folder(train_options(*arguments, "--continue_train"), {})
     assert (tmp_path / "disk" / "train_opt.txt").exists()

@@ -1,4 +1,4 @@
-"""Write a synthetic data set of articulated people whose true flow is known (see data/synthetic).
+"""Write a synthetic data set of articulated people whose true flow is known (see its folder).
 
 python -m script.make_synthetic_dataset --layout market --out dataset/synthetic
 python -m script.make_synthetic_dataset --layout fashion --out dataset/synthetic_fashion
