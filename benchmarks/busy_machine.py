@@ -104,7 +104,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--load", type=non_negative_int, nargs="+", default=[0, max(1, cpu_cores() // 2)],
         help="programs beside it, a table for each number",
     )  # fmt: skip
-    parser.add_argument("--warm_up", type=positive_int, default=2, help="steps before those")
+    parser.add_argument("--warm_up", type=non_negative_int, default=2, help="steps before those")
     parser.add_argument("--steps", type=positive_int, default=5, help="measured steps per process")
     parser.add_argument(
         "--rounds", type=positive_int, default=2, help="processes per row; the rows take turns"

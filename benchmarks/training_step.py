@@ -40,7 +40,7 @@ from models import create_model
 from models.base_model import BaseModel, Batch
 from options.base_options import parse_train_options
 from script.make_synthetic_dataset.writer import make_dataset
-from util.argument_types import positive_int
+from util.argument_types import non_negative_int, positive_int
 from util.command_line import Parser, run_program
 from util.precision import set_up_device
 
@@ -317,7 +317,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", nargs="+", choices=tuple(ROWS), help="settings [all that there are for a stage]"
     )
-    parser.add_argument("--warm_up", type=positive_int, default=4, help="steps before those")
+    parser.add_argument("--warm_up", type=non_negative_int, default=4, help="steps before those")
     parser.add_argument("--steps", type=positive_int, default=6, help="measured steps per process")
     parser.add_argument(
         "--rounds", type=positive_int, default=2, help="processes per row; the rows take turns"

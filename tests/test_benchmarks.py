@@ -37,7 +37,7 @@ def test_local_attention():
 def test_busy_machine():
     rows = rows_of(
         "benchmarks.busy_machine", "--stage", "poseflownet", "--batchSize", "1", "--load", "1",
-        "--rows", "OpenMP's own", "programs", "--warm_up", "1", "--steps", "2", "--rounds", "1",
+        "--rows", "OpenMP's own", "programs", "--warm_up", "0", "--steps", "2", "--rounds", "1",
     )  # fmt: skip
     for name in ("OpenMP's own", "programs"):
         ((step, ratio, processor),) = rows[name]
@@ -48,7 +48,7 @@ def test_busy_machine():
 def test_training_step():
     rows = rows_of(
         "benchmarks.training_step", "--stage", "poseflownet", "--layout", "market",
-        "--batchSize", "1", "--rows", "direct", "direct kept", "default", "--warm_up", "1",
+        "--batchSize", "1", "--rows", "direct", "direct kept", "default", "--warm_up", "0",
         "--steps", "1", "--rounds", "1",
     )  # fmt: skip
     for name in ("direct", "direct kept", "default"):
@@ -64,7 +64,7 @@ def test_training_step():
 def test_training_step_of_pg2_has_the_rows_that_pg2_has():
     rows = rows_of(
         "benchmarks.training_step", "--stage", "pg2 coarse", "--layout", "market", "--no_parts",
-        "--batchSize", "1", "--rows", "default", "amp", "--warm_up", "1", "--steps", "1",
+        "--batchSize", "1", "--rows", "default", "amp", "--warm_up", "0", "--steps", "1",
         "--rounds", "1",
     )  # fmt: skip
     assert float(rows["default"][0][2]) > 0

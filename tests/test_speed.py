@@ -112,7 +112,7 @@ def test_the_direct_definition_trains_alike(stage, reference):
 
 
 # A processor without bfloat16 takes six seconds for a step of stage 2.
-@pytest.mark.parametrize(("stage", "steps"), [("poseflownet", 50), ("pose", 10)])
+@pytest.mark.parametrize(("stage", "steps"), [("poseflownet", 30), ("pose", 5)])
 def test_bf16_follows_float32_over_many_steps(stage, steps):
     expected = train(make_model(stage), steps, size=1)
     losses = train(make_model(stage, "--amp=bf16"), steps, size=1)
@@ -133,7 +133,7 @@ def save_and_resume(folder, stage, before, after):
     return train(resumed, 1, first=3), resumed, model
 
 
-@pytest.mark.parametrize("name", ["unfused", "channels_last", "amp", "amp channels_last"])
+@pytest.mark.parametrize("name", ["unfused", "channels_last", "amp channels_last"])
 def test_a_resumed_run_is_the_same_run(name, tmp_path):
     losses, resumed, model = save_and_resume(tmp_path, "pose", OPTIONS[name], OPTIONS[name])
     assert losses == train(model, 1, first=3)
