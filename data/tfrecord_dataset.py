@@ -65,7 +65,8 @@ class TFRecordDataset(PairDataset):
     def _open(self, root: Path, keypoint_count: int, max_dataset_size: int | None) -> None:
         if keypoint_count != KEYPOINT_COUNT:
             raise UserError(
-                f"--structure_nc {keypoint_count}: records have {KEYPOINT_COUNT} key points"
+                f"--structure_nc {keypoint_count}: records have {KEYPOINT_COUNT} key points; leave "
+                "it out"
             )
         self.pairs_path = self.image_folder = root
         paths = find_shards(root, self.phase)

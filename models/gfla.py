@@ -168,7 +168,10 @@ class GFLAModel(BaseModel):
                 )
             options.dis_layers = preset.dis_layers
         if not min(options.load_size) >> getattr(options, "dis_layers", 0):
-            raise UserError(f"--dis_layers: {options.dis_layers} blocks halve the image to nothing")
+            raise UserError(
+                f"--dis_layers: {options.dis_layers} blocks halve the image to nothing; give "
+                f"{min(options.load_size).bit_length() - 1} at most"
+            )
 
     @staticmethod
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--resamples", type=positive_int, default=10_000, help="of the bootstrap")
     add(
         "--confidence",
-        type=real_number(0, 100, above=True),
+        type=real_number(0, 99.99, above=True),
         default=95.0,
         help="of the intervals, in percent",
     )

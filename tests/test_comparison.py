@@ -454,7 +454,10 @@ def test_mistakes_on_the_command_line(reports, tmp_path):
         ([a, b, "--baseline=x"], ["--baseline: 'x' is none of", str(a), str(b)]),
         ([a, b, "--figures=SSIM,SIMS"], ["--figures: no report has 'SIMS'", "FID, SSIM, LPIPS"]),
         ([a, b, "--resamples=5"], ["--resamples: 5 is too few"]),
-        ([a, b, "--confidence=100"], ["--confidence: 100 is not between"]),
+        (
+            [a, b, "--confidence=100"],
+            ["--confidence: '100' is not", "at most 99.99"],
+        ),
         ([a, b, "--cluster=person"], ["--cluster"]),
         ([a, b, f"--output={a}/metrics.json/x"], ["metrics.json/x", "cannot be written"]),
     ):

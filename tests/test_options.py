@@ -273,6 +273,7 @@ def test_unknown_option_names_the_nearest(arguments, parts):
         (["--load_size=100"], ["--load_size", "100,100", "multiples of 32"]),
         (["--load_size=32"], ["--load_size", "32,32", "from 64 on"]),
         (["--load_size=64", "--attn_layer=3", "--kernel_size=3=9"], ["--kernel_size: 9", "8 by 8"]),
+        (["--dis_layers=9"], ["--dis_layers: 9 blocks", "give 8 at most"]),
         (["--seed=2147483648"], ["--seed", "2147483648"]),
         (["--seed=-1"], ["--seed", "-1"]),
         (["--lr=-1"], ["--lr", "-1"]),

@@ -158,6 +158,14 @@ def two_results(tmp_path):
     return tmp_path
 
 
+def test_no_advice_that_is_refused_next(two_results):
+    """--mixed_results takes no two results of one pair."""
+    write_table(two_results / "results", [row("a_2_b_vis.png", "a.jpg", "b.jpg")])
+    picture(two_results / "results" / "a_2_b_vis.jpg")
+    with pytest.raises(UserError, match="are results of one pair: remove one of them"):
+        metrics(two_results)
+
+
 def test_results_that_the_table_does_not_list_are_refused(two_results):
     write_table(two_results / "results", [row("a_2_b_vis.png", "a.jpg", "b.jpg")])
     with pytest.raises(UserError, match=r"1 of 2 pictures are not in results\.csv.*a_2_c_vis"):

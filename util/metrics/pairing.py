@@ -75,8 +75,6 @@ def find_results(results_folder: Path, truth_folder: Path, mixed: bool = False) 
     truths = _by_stem(truth_folder)
     found = FoundResults([])
     table = _read_table(results_folder, found)
-    if table is not None:
-        _check_mixed(results_folder, names, table, mixed, found)
     found.files = [
         _match(results_folder / name, truth_folder, truths, (table or {}).get(_key(name)))
         for name in names
@@ -89,6 +87,8 @@ def find_results(results_folder: Path, truth_folder: Path, mixed: bool = False) 
                 f"--distorated_path: {other} and {result.path.name} are results of one pair: "
                 "remove one of them, or score the formats in folders of their own"
             )
+    if table is not None:  # last: --mixed_results, which it advises, would be refused by the others
+        _check_mixed(results_folder, names, table, mixed, found)
     return found
 
 
