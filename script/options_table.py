@@ -1,4 +1,4 @@
-"""Write the options tables of README.md from the parsers: python -m script.options_table."""
+"""Write the tables of docs/options.md from the parsers: python -m script.options_table."""
 
 import argparse
 import sys
@@ -59,27 +59,27 @@ def options_markdown() -> str:
         parsers = {
             model: build([f"--model={model}", "--dataset_mode=market"]) for model in model_names()
         }
-        parts.append("\n".join([f"### {program}", "", *table(parsers)]))
+        parts.append("\n".join([f"## {program}", "", *table(parsers)]))
     return "\n\n".join(parts) + "\n"
 
 
 def updated(text: str) -> str:
-    """The README's text with fresh tables between the two marker comments.
+    """The page's text with fresh tables between the two marker comments.
 
     Raises:
         UserError: the markers are not there.
     """
     if START not in text or END not in text:
-        raise UserError(f"README.md lacks the markers {START} and {END}")
+        raise UserError(f"docs/options.md lacks the markers {START} and {END}")
     before, rest = text.split(START, 1)
     after = rest.split(END, 1)[1]
     return f"{before}{START}\n{options_markdown()}{END}{after}"
 
 
 def main() -> int:
-    """Rewrite the project's README.md."""
+    """Rewrite the project's docs/options.md."""
     Parser(prog="python -m script.options_table", description=__doc__).parse_all()
-    path = Path(__file__).parents[1] / "README.md"
+    path = Path(__file__).parents[1] / "docs" / "options.md"
     path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{path} updated")
     return 0

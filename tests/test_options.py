@@ -455,7 +455,7 @@ def test_options_text_has_every_option_on_its_line():
 
 
 def test_options_table_has_every_option():
-    sections = options_markdown().split("### ")
+    sections = options_markdown().split("## ")
     tables = {section.split("\n")[0]: section for section in sections[1:]}
     parsers = {
         "train.py": [
@@ -490,8 +490,8 @@ def test_options_table_tells_the_models_apart():
     assert all("[" not in row for row in rows if row.startswith("| `--name`"))
 
 
-def test_readme_has_the_current_options():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_the_current_options():
+    text = (PROJECT / "docs" / "options.md").read_text(encoding="utf-8")
     assert updated(text) == text, "run python -m script.options_table"
 
 

@@ -65,8 +65,9 @@ def test_defaults_are_the_published_training():
     assert (tested.layout, tested.pose_encoding, tested.batchSize) == ("market", "disc", 1)
 
 
-def test_the_readmes_commands():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_the_commands_of_the_docs(page):
+    text = (PROJECT / page).read_text(encoding="utf-8")
     commands = [line.split() for line in text.splitlines() if line.startswith("python t")]
     of_pg2 = [words[1:] for words in commands if "--model=pg2" in words]
     assert [words[0] for words in of_pg2].count("train.py") == 2
