@@ -4,6 +4,6 @@ import runpy
 import sys
 from pathlib import Path
 
-# Started as a file, Python looks for packages in script/ only.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
-runpy.run_module("script.make_synthetic_dataset", run_name="__main__", alter_sys=True)
+if __name__ == "__main__":  # Python looks for packages in script/ only
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    runpy.run_module("script.make_synthetic_dataset", run_name="__main__", alter_sys=True)
