@@ -243,7 +243,7 @@ class BaseModel(ABC):
     def update(
         self, name: str, loss: Tensor, parts: Mapping[str, Tensor], is_last: bool = False
     ) -> None:
-        """Backward pass and step of one optimiser, whose gradients are zero.
+        """Zero the gradients, backward pass, check, and step of one optimiser.
 
         Args:
             name: of the optimiser.
@@ -255,10 +255,12 @@ class BaseModel(ABC):
         Raises:
             NonFiniteError: a loss or a gradient is NaN or infinite; the optimiser has not stepped.
         """
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [
             parameter.grad
-            for group in self.optimizers[name].param_groups
+            for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.grad is not None
         ]
@@ -271,8 +273,9 @@ class BaseModel(ABC):
             raise NonFiniteError([key for key, ok in zip(values, good, strict=True) if not ok])
         # Now, not before the forward pass: what that needed is free again.
         if self._undo is not None and not is_last:
-            self._keep(self.optimizers[name])
-        self.optimizers[name].step()
+            self._keep(optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # the next forward pass has their memory
 
     def stage(self, iteration: int) -> int | None:
         """Stage of the training (from 1) that an iteration (from 1) is in; None: there is one."""

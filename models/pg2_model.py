@@ -216,7 +216,6 @@ class PG2Model(BaseModel):
 
     def train_coarse(self, batch: Batch) -> dict[str, Tensor]:
         """One step on G1 with its reconstruction losses (section 3.1)."""
-        self.optimizers["G1"].zero_grad(set_to_none=True)  # here, to free memory for the forward
         coarse = self.networks["G1"](batch["P1"], batch["BP2"])
         l1, masked = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
         losses = {"l1_coarse": l1, "mask_coarse": masked}
@@ -225,7 +224,6 @@ class PG2Model(BaseModel):
 
     def train_refinement(self, batch: Batch, coarse: Tensor) -> dict[str, Tensor]:
         """One step on G2 (section 3.2), through the discriminator, which stays as it is."""
-        self.optimizers["G2"].zero_grad(set_to_none=True)
         self.networks["D"].requires_grad_(False)
         refined = self._refined(batch, coarse)
         l1, masked = reconstruction_losses(refined, batch["P2"], batch["mask2"])
@@ -242,7 +240,6 @@ class PG2Model(BaseModel):
         """One step on D: targets are real; sources, and what the updated G2 makes, are not."""
         with torch.no_grad():
             refined = self._refined(batch, coarse)
-        self.optimizers["D"].zero_grad(set_to_none=True)
         self.networks["D"].requires_grad_(True)
         logits = self.logits(batch, coarse, refined)
         real = cross_entropy([logits["target"]], True)

@@ -114,7 +114,6 @@ class PoseModel(GFLAModel):
         image = image.to(torch.float32)
         dis_loss = self._step_discriminator(batch["P2"], image.detach())
         losses = self._generator_losses(batch, image, flows)
-        self.optimizers["G"].zero_grad(set_to_none=True)
         self.update("G", sum(losses.values()), losses, is_last=True)
         losses["dis_img_gen"] = dis_loss
         return {name: value.detach() for name, value in losses.items()}
@@ -125,7 +124,6 @@ class PoseModel(GFLAModel):
         if self.options.gan_mode == "wgan-gp":
             # Uncompiled and in float32: it is differentiated twice.
             loss = loss + gradient_penalty(self.discriminator, real, fake)
-        self.optimizers["D"].zero_grad(set_to_none=True)
         self.update("D", loss, {"dis_img_gen": loss})
         self.discriminator.requires_grad_(False)  # G's step passes through D but leaves it alone
         return loss

@@ -57,7 +57,6 @@ class PoseFlowNetModel(GFLAModel):
             "correctness": options.lambda_correct * correctness,
             "regularization": options.lambda_regularization * regularity,
         }
-        self.optimizers["G"].zero_grad(set_to_none=True)
         self.update("G", sum(losses.values()), losses, is_last=True)
         return {name: value.detach() for name, value in losses.items()}
 

@@ -44,7 +44,6 @@ TOY = """
         def training_step(self, batch, iteration):
             picture = self.compute_prediction(batch).image
             loss = ((picture - batch["P2"]).abs() * batch["mask2"]).mean()
-            self.optimizers["painter"].zero_grad()
             self.update("painter", loss, {"toy": loss})
             return {"toy": loss.detach()}
 
