@@ -195,6 +195,8 @@ class BaseModel(ABC):
         Whatever it raises (memory that runs out, NaN) leaves all networks and optimisers bit for
         bit as they were: a generator and its discriminator never get a step apart.
         """
+        for optimizer in self.optimizers.values():  # the forward pass has the gradients' memory
+            optimizer.zero_grad(set_to_none=True)
         with self._all_or_nothing():
             return self.training_step(batch, iteration)
 
@@ -275,7 +277,6 @@ class BaseModel(ABC):
         if self._undo is not None and not is_last:
             self._keep(optimizer)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # the next forward pass has their memory
 
     def stage(self, iteration: int) -> int | None:
         """Stage of the training (from 1) that an iteration (from 1) is in; None: there is one."""
