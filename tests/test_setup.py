@@ -249,3 +249,16 @@ def test_tracked_files_name_no_index_and_no_path_of_one_machine():
             if pattern.search(line)
         ]
     assert not found, "\n".join(found)
+
+
+def test_links_between_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "dataset" / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
+    assert len(links) > 20
+    lost = [f"{page.name}: {to}" for page, to in links if not (page.parent / to).exists()]
+    assert lost == []
