@@ -501,7 +501,7 @@ def test_update_changes_only_what_is_between_the_markers():
     assert new.startswith(f"before\n{START}\n") and new.endswith(f"{END}\nafter\n")
     assert "\nold\n" not in new
     assert updated(new) == new
-    with pytest.raises(UserError, match=r"README\.md"):
+    with pytest.raises(UserError, match=r"docs/options\.md"):
         updated("no markers")
 
 
