@@ -63,11 +63,7 @@ def generate(options: argparse.Namespace) -> int:
         temporary.write_text(options_text(options), encoding="utf-8", errors="backslashreplace")
     pairs = torch.utils.data.Subset(dataset, chosen)
     loader = create_loader(
-        pairs,
-        options.batchSize,
-        training=False,
-        workers=options.nThreads,
-        device=model.device,
+        pairs, options.batchSize, training=False, workers=options.nThreads, device=model.device
     )
     started, written = time.monotonic(), 0
     with tqdm(total=len(chosen), desc="generating", unit="image", disable=None) as bar:

@@ -405,11 +405,7 @@ def make_evaluation(
 
     def run(stop: StopRequest) -> dict[str, float] | None:
         loader = create_loader(
-            pairs,
-            options.batchSize,
-            training=False,
-            workers=options.nThreads,
-            device=model.device,
+            pairs, options.batchSize, training=False, workers=options.nThreads, device=model.device
         )
         return evaluate(model.predict, loader, should_stop=lambda: bool(stop))
 

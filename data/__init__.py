@@ -12,7 +12,7 @@ __all__ = ["PairDataset", "create_dataset", "create_loader", "dataset_names", "f
 
 def dataset_names() -> list[str]:
     """List the names that --dataset_mode takes."""
-    return names_in("data", "_dataset", "pair")
+    return names_in("data", "_dataset", left_out="pair")
 
 
 def find_dataset(name: str) -> type[PairDataset]:

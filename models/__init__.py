@@ -3,13 +3,11 @@
 import argparse
 
 from models.base_model import BaseModel
+from models.names import model_names
 from util.errors import UserError
-from util.registry import class_in, names_in
+from util.registry import class_in
 
-
-def model_names() -> list[str]:
-    """Names that --model takes."""
-    return names_in("models", "_model", "base")
+__all__ = ["BaseModel", "create_model", "find_model", "model_names"]
 
 
 def find_model(name: str) -> type[BaseModel]:

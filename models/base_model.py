@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.names import model_names
 from util.checkpoints import (
     LoadReport,
     NoCheckpoint,
@@ -27,7 +28,6 @@ from util.command_line import Parser, as_arguments
 from util.device import choose_device
 from util.errors import SpoiltFile, UserError
 from util.optimizer_states import load_optimizer
-from util.registry import names_in
 
 Batch = Mapping[str, Tensor | list[str]]
 _LOADING_ATTEMPTS = 5
@@ -440,7 +440,8 @@ class BaseModel(ABC):
         """What a user can do about weights of these shapes that do not fit."""
         others = self.differing(shapes)
         shown = as_arguments(others)
-        if fixed := {name: self.fixed_options[name] for name in others.keys() & self.fixed_options}:
+        fixed = {name: value for name, value in self.fixed_options.items() if name in others}
+        if fixed:
             here = as_arguments(fixed)
             return f"it is of a network with {shown}; here it is always {here}, train one anew"
         if shown:
@@ -463,7 +464,7 @@ class BaseModel(ABC):
         other_run = "--init_from" if getattr(self.options, "init_from", None) else "--name"
         lines, loaded = [], []
         state_path = folder / f"{label}_state.pth"
-        state = load_training_state(state_path, names_in("models", "_model", "base"))
+        state = load_training_state(state_path, model_names())
         held = state.get("networks", []) if state else []
         commit = folder / f".{label}.commit"
         if not isinstance(held, dict) and commit.exists():

@@ -64,14 +64,18 @@ def problems(root):
         if height(other) > height(name)
     ]
     for name in graph:
-        reached, new = set(), set(graph[name])
-        while new:
-            reached |= new
-            new = {further for other in new for further in graph[other]} - reached
-        if name in reached:
-            ways = sorted(file(other) for other in graph[name] if name in graph[other] | reached)
+        ways = sorted(file(other) for other in graph[name] if name in reached_from(other, graph))
+        if ways:
             found.append(f"{file(name)} imports itself by way of {', '.join(ways)}")
     return found
+
+
+def reached_from(name, graph):
+    reached, new = set(), set(graph[name])
+    while new:
+        reached |= new
+        new = {further for other in new for further in graph[other]} - reached
+    return reached
 
 
 def test_imports_go_down_and_never_in_a_circle():

@@ -26,9 +26,9 @@ def rows_of(*arguments):
 def test_local_attention():
     rows = rows_of(
         "benchmarks.local_attention", "--case", "1x128x32x16x3", "--dtype", "fp32",
-        "--method", "direct", "--seconds", "0.01", "--rounds", "1",
+        "--method", "direct", "floor", "--seconds", "0.01", "--rounds", "1",
     )  # fmt: skip
-    for name in ("operator", "direct"):
+    for name in ("operator", "direct", "floor"):
         ((forward, ratio, _, _, both, _, _, _),) = rows[name]
         assert 0 < float(forward.split()[0]) < float(both.split()[0])
         assert float(ratio) > 0 and (ratio == "1.00" or name != "operator")

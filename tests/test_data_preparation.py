@@ -257,6 +257,15 @@ def test_unreadable_images_are_named_and_change_the_exit_code(download):
     assert all(read_image(path).size == (16, 32) for path in written)
 
 
+def test_what_a_killed_resize_left_is_told_and_stays(download, capsys):
+    split_fashion(download)
+    left = download / "train_256" / ".a.png.7-0.part"
+    left.parent.mkdir()
+    left.touch()
+    resize_dataset.main(["--dataset_mode=fashion", f"--dataroot={download}", "--workers=1"])
+    assert f"half written, such as {left.name}" in capsys.readouterr().err and left.exists()
+
+
 def test_resize_refuses_what_it_cannot_do(download, tmp_path):
     with pytest.raises(UserError, match="test: cannot list the images"):
         resize_dataset.main(["--dataset_mode=fashion", f"--dataroot={tmp_path}"])

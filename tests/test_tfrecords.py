@@ -406,6 +406,21 @@ def test_unreadable_images_stop_the_conversion_or_are_left_out(tmp_path, capsys)
     assert len(TFRecordDataset(tmp_path / "out", "train")) == 3
 
 
+def test_what_a_killed_conversion_left_is_told_and_stays(tmp_path, capsys):
+    folder = Folder(tmp_path / "market")
+    left = tmp_path / "out" / ".a.tfrecord.7-0.part"
+    left.parent.mkdir()
+    left.touch()
+    command = ["--dataset_mode=market", f"--dataroot={folder.root}", f"--out={left.parent}"]
+    assert main(command) == 0
+    assert f"hidden files that a killed program left half written, such as {left.name}" in (
+        capsys.readouterr().err
+    )
+    left.unlink()
+    main(command)
+    assert "hidden" not in capsys.readouterr().err
+
+
 def test_bad_options_of_the_conversion(tmp_path):
     folder = Folder(tmp_path / "market")
     command = ["--dataset_mode=market", f"--dataroot={tmp_path / 'market'}"]

@@ -7,18 +7,18 @@ from typing import TypeVar
 Base = TypeVar("Base")
 
 
-def names_in(package: str, ending: str, base: str) -> list[str]:
+def names_in(package: str, ending: str, left_out: str) -> list[str]:
     """The names for which `package/NAME<ending>.py` is there.
 
     Args:
         package: such as `models`.
         ending: such as `_model`.
-        base: the name that is left out, of the base class.
+        left_out: the name of the base class.
     """
     folder = importlib.import_module(package).__path__
     files = (module.name for module in pkgutil.iter_modules(folder))
     found = (name.removesuffix(ending) for name in files if name.endswith(ending))
-    return sorted(name for name in found if name != base)
+    return sorted(name for name in found if name != left_out)
 
 
 def class_in(package: str, name: str, ending: str, base: type[Base]) -> type[Base]:

@@ -173,7 +173,10 @@ def _number(value: int) -> bytes:
 
 def _tensor(rng: random.Random) -> bytes:
     """A tensor whose numbers are at the edges of their types."""
-    number = lambda: _number(rng.choice([0, 0, 1, 1, 3, 216, *EDGES]))  # noqa: E731
+
+    def number() -> bytes:
+        return _number(rng.choice([0, 0, 1, 1, 3, 216, *EDGES]))
+
     kind = rng.choice([b"Float", b"Double", b"ComplexFloat", b"Byte"])
     sizes = b"".join(number() for _ in range(rng.choice([1, 1, 2, 4, 100])))
     program = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\n"
@@ -186,7 +189,10 @@ def _program(rng: random.Random) -> bytes:
     """A pickle that no torch.save writes."""
     count = rng.choice([10, 1000, 100_000])
     name = b"X\x08\0\0\x000.weight"
-    wrap = lambda value: b"\x80\x02}" + name + value + b"s."  # noqa: E731
+
+    def wrap(value: bytes) -> bytes:
+        return b"\x80\x02}" + name + value + b"s."
+
     return rng.choice([
         lambda: b"\x80\x02" + b"]" * count + b"a" * (count - 1) + b".",
         lambda: b"\x80\x02" + b"]" * count,

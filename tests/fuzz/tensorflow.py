@@ -4,7 +4,6 @@ import functools
 import random
 import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -159,19 +158,19 @@ def _change_blocks(rng: random.Random, path: Path) -> None:
     """The checksums fit, the blocks or what names them do not."""
     records = sorted(read_table(path).items())
     half = len(records) // 2
-    change: Callable[[bytes], bytes] = lambda content: content  # noqa: E731
-    compression, kind = 0, rng.randrange(6)
-    if kind == 0:
-        change = functools.partial(mutate_bytes, rng)
-    elif kind == 1:
-        compression = 1
-        change = lambda content: mutate_bytes(rng, snappy(content))  # noqa: E731
-    elif kind == 2:
-        compression = 1
-        packed = [b"\0a" + b"\xfe\1\0" * 10**5, b"\xfc\xff\xff\xff\xff", b"\0a\1\1", b"\0a\6\xff"]
-        size = rng.choice(EDGES) % 2**64
-        change = lambda _: varint(size) + rng.choice(packed)  # noqa: E731
-    parts = [block(records[:half], compression, change), block(records[half:])]
+    kind = rng.randrange(6)
+
+    def change(content: bytes) -> bytes:
+        if kind == 0:
+            return mutate_bytes(rng, content)
+        if kind == 1:
+            return mutate_bytes(rng, snappy(content))
+        if kind == 2:
+            packed = [b"\0a" + b"\xfe\1\0" * 10**5, b"\xfc" + b"\xff" * 4, b"\0a\1\1", b"\0a\6\xff"]
+            return varint(rng.choice(EDGES) % 2**64) + rng.choice(packed)
+        return content
+
+    parts = [block(records[:half], int(kind in (1, 2)), change), block(records[half:])]
     offsets = [0, len(parts[0])]
     handles = [
         (name, varint(offset) + varint(len(part) - 5))
