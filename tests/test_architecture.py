@@ -3,7 +3,8 @@
 import ast
 
 import pytest
-from helpers import PROJECT
+
+from tests.support.helpers import PROJECT
 
 # From the ground up; what stands in one tuple is on one storey.
 STOREYS = [("util",), ("data",), ("models",), ("options",), ("train", "test", "script"),
@@ -89,7 +90,7 @@ def test_imports_go_down_and_never_in_a_circle():
         ("data/items.py", "    from options import base_options", "options/base_options.py"),
         ("models/gfla/blocks.py", "from benchmarks import direct", "benchmarks/direct.py"),
         ("util/errors.py", "from util import files", "util/errors.py imports itself"),
-        ("script/demo.py", "from tests.helpers import same", "tests/helpers.py"),
+        ("script/demo.py", "from tests.support.helpers import same", "tests/support/helpers.py"),
     ],
 )
 def test_a_line_in_the_wrong_place_is_told(tmp_path, file, line, told):

@@ -199,7 +199,6 @@ def test_every_import_has_a_requirement():
     folders = [path for path in ROOT.iterdir() if any(path.glob("*.py"))]
     sources = [*ROOT.glob("*.py"), *(source for path in folders for source in path.rglob("*.py"))]
     own = {path.name for path in folders} | {path.stem for path in ROOT.glob("*.py")}
-    own |= {path.stem for path in (ROOT / "tests").glob("*.py")}  # on the path of pytest
     missing = {}
     optional = {"triton"}  # comes with PyTorch where it can be used; else the plain path serves
     for source in sources:

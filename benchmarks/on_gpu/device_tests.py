@@ -64,7 +64,7 @@ def _note(report: "pytest.TestReport | pytest.CollectReport") -> None:
 def run(job: Job) -> None:
     """Run the tests and write a row per test function."""
     results = job.scratch / "tests.jsonl"
-    tests = sorted(Path("tests").glob("test_*.py"))
+    tests = sorted(Path("tests").rglob("test_*.py"))
     files = [  # others may import what is not here
         str(path)
         for path in tests

@@ -123,10 +123,9 @@ class _Child:
     """The process that makes and reads inputs, one when it is asked to."""
 
     def __init__(self, name: str, work: Path) -> None:
-        paths = [PROJECT, PROJECT / "tests"]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "PYTHONPATH": str(PROJECT),
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from market_folder import Folder, annotation_row
 
 from data.annotations import read_pair_table
 from data.image_names import list_images
 from tests.fuzz.mutations import NASTY_TEXTS, make_no_file, mutate_bytes
+from tests.support.market_folder import Folder, annotation_row
 
 VALUES = (
     *NASTY_TEXTS, "[]", "[1]", '"', "null", "é", "../p0.png", "p0.png", "P0.PNG", "[[1]]",

@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from tensorflow_files import (
+
+from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
+from tests.support.tensorflow_files import (
     block,
     entry,
     noted,
@@ -19,8 +21,6 @@ from tensorflow_files import (
     write_table,
     write_v1,
 )
-
-from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
 from util.tensorflow.checkpoint import open_checkpoint
 from util.tensorflow.leveldb_table import read_table
 from util.tensorflow.protobuf import length_delimited, varint
