@@ -1,12 +1,15 @@
 # shellcheck shell=bash
-# Makes the Python environment ready. demo.sh and test.sh source it; `bash script/setup.sh` does only this.
+# Makes the Python environment ready for the programs. demo.sh and test.sh source it; `bash script/setup.sh` does
+# only this. test.sh names requirements-dev.txt in `requirements`, which adds what lint and tests need.
 # Afterwards the current folder is the project's, and PYTHON is the environment's interpreter.
 #
-# The environment is the active one (venv, virtualenv or conda), else .venv in the project. A stamp in it
-# records what was installed: while requirements.txt and constraints.txt stay the same, nothing is installed
-# again and no network is needed. The stamp is written last, so an interrupted installation is done again.
+# The environment is the active one (venv, virtualenv or conda), else .venv in the project. A stamp in it for each
+# requirement file records what was installed: while that file, requirements.txt and constraints.txt stay the same,
+# nothing is installed again and no network is needed. Stamps are written last, so an interrupted installation is
+# done again.
 
 set -euo pipefail
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then requirements=requirements.txt; fi
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -41,9 +44,11 @@ has_pip() { "$PYTHON" -m pip --version >/dev/null 2>&1; }
 
 has_torch() { "$PYTHON" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("torch"))'; }
 
-# Prints what the stamp holds when this Python has these requirements.
+stamp_of() { echo "$environment/pose-${1%.txt}.stamp"; }
+
+# Prints what the stamp of a requirement file holds when this Python has these requirements.
 fingerprint() {
-    "$PYTHON" - requirements.txt constraints.txt 2>/dev/null <<'PYTHON_END'
+    "$PYTHON" - "$1" requirements.txt constraints.txt 2>/dev/null <<'PYTHON_END'
 import hashlib, pathlib, sys
 
 content = b"\0".join(pathlib.Path(name).read_bytes() for name in sys.argv[1:])
@@ -51,12 +56,16 @@ print(sys.implementation.cache_tag, hashlib.sha256(content).hexdigest())
 PYTHON_END
 }
 
-is_stamped() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; }
+is_stamped() {
+    local stamp
+    stamp=$(stamp_of "$requirements")
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint "$requirements")" ]
+}
 
-# Whether everything in requirements.txt is already there, at whatever version in its ranges.
+# Whether everything in the requirement file is already there, at whatever version in its ranges.
 is_satisfied() {
     case $("$PYTHON" -m pip --quiet install --dry-run --report - --no-index --no-build-isolation \
-        --requirement requirements.txt 2>/dev/null) in
+        --requirement "$requirements" 2>/dev/null) in
         *'"install": []'*) return 0 ;;
         *) return 1 ;;
     esac
@@ -105,8 +114,12 @@ pip_install() {
 }
 
 install_requirements() {
-    say "installing into $environment: on Linux 2.6 GB to download, 6 GB on disk (PyTorch with CUDA);" \
-        "1 to 30 minutes, depending on the network"
+    if has_torch; then
+        say "installing what is missing into $environment"
+    else
+        say "installing into $environment: on Linux 2.6 GB to download, 6 GB on disk (PyTorch with CUDA);" \
+            "1 to 30 minutes, depending on the network"
+    fi
     # visdom's build imports setuptools, so that has to be there first: docs/installation.md.
     constraint='--constraint constraints.txt'
     # A torch in the user's own environment is the user's choice: there only the ranges count.
@@ -114,14 +127,14 @@ install_requirements() {
         constraint=''
     fi
     pip_install 'setuptools>=77.0.3,<81' wheel
-    pip_install --no-build-isolation --requirement requirements.txt
+    pip_install --no-build-isolation --requirement "$requirements"
 }
 
 set_up() {
-    local versions started=$SECONDS
+    local file versions started=$SECONDS
     if is_stamped; then return; fi
     make_environment
-    rm -f -- "$stamp"
+    rm -f -- "$environment"/pose-requirements*.stamp
     # In the user's own environment, versions that do are left alone.
     if [ "$environment" = "$PWD/.venv" ] || ! is_satisfied || ! check_imports >/dev/null; then
         install_requirements
@@ -129,7 +142,9 @@ set_up() {
     versions=$(check_imports) ||
         fail "the installed packages do not work together: ${versions##*$'\n'}. torch and torchvision must be a" \
             "matching pair from the same index: remove $environment, or use another environment, and run again."
-    fingerprint >"$stamp"
+    for file in requirements.txt "$requirements"; do # the larger file holds the smaller
+        fingerprint "$file" >"$(stamp_of "$file")"
+    done
     say "ready after $((SECONDS - started)) s: $versions"
 }
 
@@ -142,6 +157,5 @@ else
     environment=$PWD/.venv
 fi
 find_interpreter
-stamp=$environment/pose-requirements.stamp
 
 set_up

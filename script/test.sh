@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Sets up the environment, then lints and tests. Arguments go to pytest: bash script/test.sh -n 0 -k flow
+# Sets up the environment, with what tests need, then lints and tests.
+# Arguments go to pytest: bash script/test.sh -n 0 -k flow
 
 set -euo pipefail
+requirements=requirements-dev.txt
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 
 lint=passed

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ["script/setup.sh", "script/demo.sh", "script/test.sh", ".ci/run"]
 
-# Stands for the environment's Python: writes down what pip is asked, and passes everything else on.
+# Stands for the environment's Python: writes down what pip is asked, runs none of the project's
+# programs, lint and tests, and passes everything else on.
 STUB_PYTHON = """#!/usr/bin/env bash
 if [ "${1:-} ${2:-}" = "-m pip" ]; then
     case "$*" in
@@ -25,6 +26,7 @@ if [ "${1:-} ${2:-}" = "-m pip" ]; then
     echo "$*" >>"$PIP_LOG"
     exit "${PIP_STATUS:-0}"
 fi
+if [ "${1:-}" = "-m" ]; then exit 0; fi
 exec "$REAL_PYTHON" "$@"
 """
 STUB_PACKAGES = {
@@ -42,8 +44,11 @@ class Project:
         self.pip_log = folder / "pip.log"
         self.packages = folder / "packages"
         self.variables = {}
-        self.write(self.folder / "script/setup.sh", (ROOT / "script/setup.sh").read_text())
+        for script in ("setup", "demo", "test"):
+            path = f"script/{script}.sh"
+            self.write(self.folder / path, (ROOT / path).read_text())
         self.write(self.folder / "requirements.txt", "torch\n")
+        self.write(self.folder / "requirements-dev.txt", "-r requirements.txt\npytest\n")
         self.write(self.folder / "constraints.txt", "torch==9.9\n")
         for name, text in STUB_PACKAGES.items():
             self.write(self.packages / name, text)
@@ -59,8 +64,10 @@ class Project:
         (folder / "bin/python").chmod(0o755)
         return folder
 
-    def set_up(self, **variables: str) -> subprocess.CompletedProcess:
-        """Runs setup.sh from another folder; the result's `installs` counts pip's installations."""
+    def set_up(self, script: str = "setup", **variables: str) -> subprocess.CompletedProcess:
+        """Runs a script from another folder; the result's `installs` counts pip's installations,
+        and `files` are the requirement files that they were given.
+        """
         self.pip_log.write_text("")
         environment = {
             "PATH": os.environ["PATH"],
@@ -70,14 +77,16 @@ class Project:
             **variables,
         }
         run = subprocess.run(
-            ["bash", str(self.folder / "script/setup.sh")],
+            ["bash", str(self.folder / f"script/{script}.sh")],
             cwd=self.folder.parent,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
-        run.installs = len(self.pip_log.read_text().splitlines())
+        log = self.pip_log.read_text()
+        run.installs = len(log.splitlines())
+        run.files = re.findall(r"--requirement (\S+)", log)
         return run
 
 
@@ -95,12 +104,33 @@ def test_installs_once(project):
     assert (second.returncode, second.installs, second.stderr) == (0, 0, "")
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt"])
-def test_installs_again_when_a_requirement_file_changes(project, name):
-    project.set_up()
+@pytest.mark.parametrize("script", ["setup", "demo"])
+def test_demo_installs_only_what_the_programs_need_and_test_the_rest(project, script):
+    assert project.set_up(script).files == ["requirements.txt"]
+    assert project.set_up("test").files == ["requirements-dev.txt"]
+    for again in ("setup", "demo", "test"):
+        run = project.set_up(again)
+        assert (run.returncode, run.installs, run.stderr) == (0, 0, "")
+
+
+def test_demo_after_test_installs_nothing(project):
+    assert project.set_up("test").files == ["requirements-dev.txt"]
+    assert project.set_up("demo").installs == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("requirements.txt", ["demo", "test"]),
+        ("constraints.txt", ["demo", "test"]),
+        ("requirements-dev.txt", ["test"]),
+    ],
+)
+def test_installs_again_when_a_requirement_file_changes(project, name, again):
+    project.set_up("test")
     (project.folder / name).write_text("torch>=9\n")
-    assert project.set_up().installs == 2
-    assert project.set_up().installs == 0
+    assert [script for script in ("demo", "test") if project.set_up(script).installs] == again
+    assert [script for script in ("demo", "test") if project.set_up(script).installs] == []
 
 
 def test_failed_installation_is_done_again(project):
@@ -114,6 +144,15 @@ def test_failed_installation_is_done_again(project):
     # Half of the new requirements may be there, so the old stamp does not hold either.
     (project.folder / "requirements.txt").write_text(original)
     assert project.set_up().installs == 2
+
+
+@pytest.mark.parametrize("script", ["demo", "test"])
+def test_failed_installation_of_one_script_is_no_installation_for_the_other(project, script):
+    project.set_up("test")
+    (project.folder / "constraints.txt").write_text("torch==9.8\n")
+    assert project.set_up(script, PIP_STATUS="1").returncode == 1
+    (project.folder / "constraints.txt").write_text("torch==9.9\n")
+    assert project.set_up("test").installs == 2
 
 
 def test_packages_that_do_not_match_are_named_and_not_stamped(project):
@@ -179,12 +218,18 @@ def test_scripts_are_bash_that_parses(script):
 
 def read_requirements(name: str) -> dict[str, Requirement]:
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    requirements = [Requirement(line) for line in lines if line]
-    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    found = {}
+    for line in filter(None, lines):
+        if line.startswith("-r "):
+            found |= read_requirements(line.removeprefix("-r "))
+        else:
+            requirement = Requirement(line)
+            found[canonicalize_name(requirement.name)] = requirement
+    return found
 
 
 def test_constraints_are_exact_versions_within_the_requirements():
-    requirements = read_requirements("requirements.txt")
+    requirements = read_requirements("requirements-dev.txt")
     constraints = read_requirements("constraints.txt")
     assert requirements.keys() == constraints.keys()
     for name, constraint in constraints.items():
@@ -194,7 +239,8 @@ def test_constraints_are_exact_versions_within_the_requirements():
 
 
 def test_every_import_has_a_requirement():
-    requirements = read_requirements("requirements.txt")
+    """The programs need nothing of requirements-dev.txt; tests and benchmarks may."""
+    of_programs, of_all = map(read_requirements, ("requirements.txt", "requirements-dev.txt"))
     distributions = packages_distributions()
     folders = [path for path in ROOT.iterdir() if any(path.glob("*.py"))]
     sources = [*ROOT.glob("*.py"), *(source for path in folders for source in path.rglob("*.py"))]
@@ -208,13 +254,14 @@ def test_every_import_has_a_requirement():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split(".")[0])
+        above = source.relative_to(ROOT).parts[0] in ("benchmarks", "tests")
         beside = {path.stem for path in source.parent.glob("*.py")}
         for name in imported - own - beside - optional - set(sys.stdlib_module_names):
             packages = {canonicalize_name(found) for found in distributions.get(name, [name])}
-            if packages.isdisjoint(requirements):
+            if packages.isdisjoint(of_all if above else of_programs):
                 missing[name] = str(source.relative_to(ROOT))
     assert sources
-    assert not missing, f"imported, but not in requirements.txt: {missing}"
+    assert not missing, f"imported, but not in the requirements: {missing}"
 
 
 def test_tracked_files_name_no_index_and_no_path_of_one_machine():
