@@ -14,12 +14,25 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a file: Python looks for packages in script/ only
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":  # so that errors and Ctrl-C within the imports below are told in a line
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # where it is started as a file
+    from util.command_line import run_program
 
+    run_program("script.demo")
+
+from torch.utils.data import Subset
+
+from data import create_dataset, create_loader
+from models import create_model
+from models.evaluation import copy_source, evaluate, format_table, spread_indices
+from models.pictures import panels_of
+from options.base_options import parse_test_options
 from util.argument_types import positive_int
-from util.command_line import Parser, run_program
+from util.command_line import Parser
 from util.errors import UserError
+from util.images import save_image
+from util.layout import sheet
+from util.run.folder import run_folder
 
 DATA, RESULTS = "./dataset/demo", "./eval_results/demo"
 SHARED_OPTIONS = ["--name=demo", "--dataset_mode=market", f"--dataroot={DATA}"]
@@ -73,12 +86,6 @@ def score_table(shared: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
     Args:
         shared: options of test.py that name the run, its data and the device.
     """
-    from data import create_dataset, create_loader
-    from models import create_model
-    from models.evaluation import copy_source, evaluate
-    from options.base_options import parse_test_options
-    from util.run.folder import run_folder
-
     stages = [
         (
             "stage 1: source warped by the flow",
@@ -115,17 +122,6 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
     Returns:
         The number of pairs.
     """
-    from torch.utils.data import Subset
-
-    from data import create_dataset, create_loader
-    from models import create_model
-    from models.evaluation import spread_indices
-    from models.pictures import panels_of
-    from options.base_options import parse_test_options
-    from util.images import save_image
-    from util.layout import sheet
-    from util.run.folder import run_folder
-
     options = parse_test_options([*shared, "--model=pose"])
     dataset = create_dataset(options)
     chosen = spread_indices(len(dataset), SHEET_PAIRS)
@@ -141,8 +137,6 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    from models.evaluation import format_table
-
     options = parse_demo_options(arguments)
     shared = [*SHARED_OPTIONS, f"--gpu_id={options.gpu_id}"]
     started = time.monotonic()
@@ -180,7 +174,3 @@ def main(arguments: list[str] | None = None) -> int:
         f"The demo took {minutes:.1f} minutes."
     )
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

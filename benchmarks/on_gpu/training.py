@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.on_gpu.report import FailedError, Job, last_line, program, run_program
 from models.evaluation import format_table
 from script.demo import QUICK_START, picture_sheet, score_table
+from script.plot_losses import plot_losses, read_losses
 from util.errors import UserError
-from util.loss_plot import plot_losses, read_losses
 from util.run.history import plots_of, read_metrics
 
 STAGES = (("stage 1", "poseflownet", []), ("stage 2", "pose", ["--continue_train"]))

@@ -9,9 +9,9 @@ from script.compare_runs.comparison import Bootstrap
 from script.compare_runs.comparison_text import compare_text
 from script.compare_runs.runs import read_run
 from script.metrics.report import Figure, Report
+from script.plot_losses import read_losses
 from tests.fuzz.mutations import NASTY_TEXTS, change_inside, mutate_bytes
 from util.errors import UserError
-from util.loss_plot import read_losses
 from util.run.history import History, read_metrics
 from util.run.network_record import read_network_record
 from util.run.page import _script_json, _stages

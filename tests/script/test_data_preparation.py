@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from data.fashion_dataset import FashionDataset
-from data.fashion_preparation import derived_name, listed_name, split_fashion
 from data.preparation import run_in_parallel
-from data.resizing import resize_folder, resized_folder_name
 from script import generate_fashion_datasets, resize_dataset
+from script.generate_fashion_datasets import derived_name, listed_name, split_fashion
+from script.resize_dataset import resize_folder, resized_folder_name
 from tests.support.helpers import PROJECT
 from util.errors import UserError
 from util.images import read_image, to_uint8

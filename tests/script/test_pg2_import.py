@@ -10,9 +10,8 @@ from PIL import Image
 
 from models.pg2.layouts import LAYOUTS, build_networks
 from models.pg2.tensorflow_names import tensorflow_weights
-from models.pg2_import import convert_checkpoint, import_checkpoint
 from models.pg2_model import TRAINING_DEFAULTS
-from script.import_pg2_checkpoint import main
+from script.import_pg2_checkpoint import convert_checkpoint, import_checkpoint, main
 from tests.support.helpers import PROJECT, assert_one_line_error, run_here, run_python, save_file
 from tests.support.tensorflow_files import golden_arrays, golden_checkpoint, write_checkpoint
 from util.errors import UserError

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from script.plot_losses import main
+from script.plot_losses import main, plot_losses, read_losses, smoothed
 from tests.support.helpers import run_python
 from util.errors import UserError
-from util.loss_plot import plot_losses, read_losses, smoothed
 from util.run.log import RunLog
 
 

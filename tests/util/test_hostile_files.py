@@ -15,12 +15,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data import create_dataset
-from data.fashion_preparation import split_fashion
 from data.flow import FlowFolder
 from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
 from data.worker_failures import explain_failure
 from options.base_options import parse_test_options
+from script.generate_fashion_datasets import split_fashion
 from script.metrics.image_sets import read_statistics
 from tests.fuzz import harness
 from tests.fuzz import records as records_format

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.pg2_import import convert_checkpoint
+from script.import_pg2_checkpoint import convert_checkpoint
 from tests.support import tensorflow_files
 from tests.support.tensorflow_files import (
     block,
