@@ -210,7 +210,7 @@ def _check_poses(
         UserError: `missing` is None and key points are at (0, 0), or the frame seems to be wrong.
     """
     outside, notices = {}, []
-    zeros = "" if missing is not None else zero_text(poses, path)
+    zeros = "" if missing is not None else zero_text(poses)
     if not trust:
         try:
             outside, notices = check_frame(
@@ -262,7 +262,7 @@ def _without_zeros(poses: np.ndarray) -> np.ndarray:
     return np.where(_zeros(poses)[..., None], np.nan, poses)
 
 
-def zero_text(poses: np.ndarray, path: Path) -> str:
+def zero_text(poses: np.ndarray) -> str:
     """Say how many key points of poses [N, K, 2] are at (0, 0) and what to do; else an empty text.
 
     No published table has one there, but OpenPose, COCO and AlphaPose write a lost joint so.

@@ -108,6 +108,56 @@ def check_frame(
     return reasons | more, notices
 
 
+def check_stored(
+    poses: np.ndarray, size: tuple[int, int], load_size: tuple[int, int], places: Sequence[object]
+) -> list[str]:
+    """Look at poses that are stored with their images, in whose pixels they must be.
+
+    Args:
+        poses: [n, K, 2], (x, y) of the key points, NaN = missing; none without a key point.
+        size: (height, width) of the stored images.
+        load_size: (height, width) that they get.
+        places: of the poses, for messages.
+
+    Returns:
+        What the user should be told.
+
+    Raises:
+        UserError: the key points are written otherwise.
+    """
+    images = _Images(poses, np.array([size], dtype=np.float64), False, None)
+    _check_load_size(images, load_size, True)
+    height, width = size
+    named = f"the stored images of {height}×{width} (height×width)"
+    first, last = np.nanmin(poses, axis=(0, 1)), np.nanmax(poses, axis=(0, 1))
+    reach = "from x = {:g}, y = {:g} to x = {:g}, y = {:g}".format(*first, *last)
+    largest = np.nanmax(poses, axis=1)
+    outside = (largest > (width, height)).any(axis=1) | (np.nanmin(poses, axis=(1, 2)) < 0)
+    shares = _are_shares(poses)
+    without_zeros = np.where((poses == 0).all(axis=2, keepdims=True), np.nan, poses)
+    problem = None
+    if shares.sum() >= max(_WRONG_FRAME_SHARE * len(poses), 1):
+        found, problem = shares, "lie in [0, 1], as shares of the image's width and height,"
+    elif _seem_swapped(without_zeros) and (outside.any() or len(poses) >= _FEW):
+        found = np.ones(len(poses), bool)
+        problem = "seem to have row and column swapped, people lie on their side,"
+    elif outside.sum() >= max(_WRONG_FRAME_SHARE * len(poses), min(_FEW, len(poses))):
+        found = outside
+        problem = f"reach {reach}, outside {named},"
+    if problem:
+        raise UserError(
+            f"{places[found.argmax()]}: key points {problem} those of {found.sum()} of "
+            f"{len(poses)} images looked at: write the records anew, from a table in pixels, with "
+            f"script.convert_to_tfrecord; {_TRUST}"
+        )
+    if images.fits(size) or outside.any() or len(poses) < _FEW:
+        return []
+    return [
+        f"{places[0]}: key points reach {reach} in {named}, of {len(poses)} looked at: are they in "
+        "their pixels?"
+    ]
+
+
 @dataclass
 class _Images:
     """The images whose sizes are known.
@@ -280,9 +330,7 @@ def _check_normalised(
     """
     if frame == (1, 1):
         return {}
-    largest = np.nanmax(poses[some], axis=(1, 2))
-    several = np.isfinite(poses[some]).all(axis=2).sum(axis=1) > 1
-    found = some[(largest <= _NORMALISED) & several].tolist()
+    found = some[_are_shares(poses[some])].tolist()
     text = "key points lie in [0, 1], as shares of the image's width and height"
     if len(found) >= max(_WRONG_FRAME_SHARE * len(some), 1):
         if len(found) == len(some):
@@ -294,6 +342,12 @@ def _check_normalised(
             f"{_row_and_name(places[found[0]])}; {fix}"
         )
     return {k: f"{places[k]}: {text}, unlike others; write them in pixels" for k in found}
+
+
+def _are_shares(poses: np.ndarray) -> np.ndarray:
+    """Which of the poses [n, K, 2] have all of several key points in [0, 1]."""
+    several = np.isfinite(poses).all(axis=2).sum(axis=1) > 1
+    return (np.nanmax(poses, axis=(1, 2)) <= _NORMALISED) & several
 
 
 def _check_outside(

@@ -1,6 +1,7 @@
 """PG2's TFRecords (--dataset_mode=tfrecord), read without TensorFlow."""
 
 import argparse
+import contextlib
 import io
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data.annotations import zero_text
+from data.frame_check import check_stored
 from data.pair_dataset import PairDataset
 from data.tfrecord_schema import KEYPOINT_COUNT, StoredPerson, person_keys, read_person, read_size
 from util.errors import UserError
@@ -26,6 +29,7 @@ from util.tensorflow.records import (
 _SHARD = re.compile(
     r"(?P<title>.+)_(?P<number>[0-9]{1,18})-of-(?P<count>[0-9]{1,18})\.tfrecord", re.DOTALL
 )
+_LOOKED_AT = 50  # records, all over the files; of DeepFashion they are 2 MB large
 _PAIR_KEYS = ("image_height", "image_width", *person_keys(0), *person_keys(1))
 
 
@@ -45,8 +49,8 @@ class TFRecordDataset(PairDataset):
     `Market1501_test_00000-of-00001.tfrecord`. Pairs are in the order of the records. Key points
     are those stored as `pose_peaks_…_rcv`, in pixels of the stored images.
 
-    A record is read, and its checksum verified, when its pair is asked for; only the records'
-    places are looked for at the start.
+    A record is read, and its checksum verified, when its pair is asked for; at the start the
+    records' places are looked for, and at the key points of some.
     """
 
     default_load_size = (128, 64)
@@ -90,6 +94,23 @@ class TFRecordDataset(PairDataset):
                 "--old_size: key points of records are in pixels of the stored images, "
                 f"{self._stored_size[0]},{self._stored_size[1]}; leave it out"
             )
+        self._check_poses()
+
+    def _check_poses(self) -> None:
+        """Raise UserError where key points are not in pixels of the stored images."""
+        poses, places = [], []
+        step = max(len(self._pairs) // _LOOKED_AT, 1)
+        for index in range(0, len(self._pairs), step):
+            with contextlib.suppress(UserError):  # told when it is read
+                poses += [person.pose for person in self._stored_people(index)]
+                places += [self._pairs[index]] * 2
+        if not poses:
+            return
+        if not self.trust_keypoints:
+            self.notices += check_stored(np.array(poses), self._stored_size, self.load_size, places)
+        zeros = "" if self.missing is not None else zero_text(np.array(poses))
+        if zeros:
+            raise UserError(f"{self.pairs_path}: of {len(poses)} images looked at, {zeros}")
 
     def _first_size(self) -> tuple[int, int]:
         for place in self._pairs:
@@ -128,7 +149,7 @@ class TFRecordDataset(PairDataset):
         place = self._pairs[index]
         try:
             features = _read_features(place)
-            return [_read_person(place, features, number) for number in (0, 1)]
+            return [_read_person(place, features, k, self.missing == 0) for k in (0, 1)]
         except UserError as error:
             raise self.unusable(error) from None
 
@@ -237,9 +258,13 @@ def _read_features(place: RecordPlace) -> dict[str, Feature]:
         raise _bad_record(place, error) from None
 
 
-def _read_person(place: RecordPlace, features: dict[str, Feature], number: int) -> StoredPerson:
+def _read_person(
+    place: RecordPlace, features: dict[str, Feature], number: int, zero_is_missing: bool = False
+) -> StoredPerson:
     try:
         person = read_person(features, number)
+        if zero_is_missing:
+            person.pose[(person.pose == 0).all(axis=1)] = np.nan
         if np.isnan(person.pose).all():
             raise ValueError(f"no key point of image {number} is there")
         return person

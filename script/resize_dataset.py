@@ -113,8 +113,9 @@ def resize_records(
         UserError: as `resize_folder`; two different images have one name.
     """
     dataset = TFRecordDataset(
-        root, phase, load_size=size, old_size=stored_size(Path(root), phase), skip_bad_samples=True
-    )
+        root, phase, load_size=size, old_size=stored_size(Path(root), phase), skip_bad_samples=True,
+        trust_keypoints=True, missing=-1,  # which are not used
+    )  # fmt: skip
     digests: dict[str, bytes] = {}
     images: list[_Image] = []
     unreadable: list[str] = []

@@ -118,6 +118,77 @@ def test_key_points_of_another_frame_are_refused(golden):
     assert "--structure_nc 16" in message
 
 
+def with_points(path: Path, change) -> None:
+    """Write the file anew with all [K, 3] of row, column, visible changed."""
+    payloads = [read_record(place) for place in find_records(path)]
+    with RecordWriter(path) as writer:
+        for payload in payloads:
+            features = parse_example(payload)
+            for key in ("pose_peaks_0_rcv", "pose_peaks_1_rcv"):
+                points = change(features[key].reshape(-1, 3).copy())
+                features[key] = points.ravel().astype(np.float32)
+            writer.write(serialise_example(features))
+
+
+WRONG_POINTS = {
+    "shares": (lambda points: points / (128, 64, 1), "lie in [0, 1]"),
+    "swapped": (lambda points: points[:, [1, 0, 2]], "row and column swapped"),
+    "larger frame": (lambda points: points * (2, 4, 1), "outside the stored images of 128×64"),
+    "off to the left": (lambda points: points - (0, 40, 0), "from x = -40"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_POINTS)
+def test_key_points_that_are_not_in_pixels(market_records, kind):
+    change, text = WRONG_POINTS[kind]
+    with_points(market_records, change)
+    message = message_of(lambda: TFRecordDataset(market_records.parent, "test"))
+    assert f"{market_records}, record 1" in message and text in message
+    assert "script.convert_to_tfrecord" in message and "--trust_keypoints" in message
+    assert len(TFRecordDataset(market_records.parent, "test", trust_keypoints=True)) == 4
+    arguments = ["--dataset_mode=tfrecord", f"--dataroot={market_records.parent}", "--phases=test"]
+    assert resize_dataset.main(arguments) == 0  # looks at no key point
+
+
+def test_key_points_of_a_smaller_frame_are_told(market_records):
+    with_points(market_records, lambda points: points // (2, 2, 1))
+    (notice,) = TFRecordDataset(market_records.parent, "test").notices
+    assert (
+        f"{market_records}, record 1" in notice
+        and "of 8 looked at: are they in their pixels?" in notice
+    )
+
+
+def test_lost_joints_of_records_at_zero(market_records):
+    """They are there by the third number, and would be drawn in the corner."""
+    folder = market_records.parent
+    before = TFRecordDataset(folder, "test")
+    lost = [4, 7, 10]
+    expected = before[1]["pose2"].clone()
+    expected[lost] = np.nan
+
+    def lose(points):
+        points[lost] = (0, 0, 1)
+        return points
+
+    with_points(market_records, lose)
+    message = message_of(lambda: TFRecordDataset(folder, "test", trust_keypoints=True))
+    assert "24 of " in message and "--missing 0" in message and "--missing=-1" in message
+    found = TFRecordDataset(folder, "test", missing=0)[1]["pose2"]
+    assert torch.equal(torch.nan_to_num(found, -1), torch.nan_to_num(expected, -1))
+    assert (TFRecordDataset(folder, "test", missing=-1)[1]["pose2"][lost] == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["market", "fashion"])
+def test_nothing_is_said_of_the_golden_key_points(golden, layout):
+    size = SCHEMAS[layout].size
+    folder = (golden / RECORDS[layout]).parent
+    assert TFRecordDataset(folder, "test", load_size=size, old_size=size).notices == []
+    if size[0] != size[1]:
+        message = message_of(lambda: TFRecordDataset(folder, "test", load_size=size[::-1]))
+        assert "--load_size 128,64" in message
+
+
 def test_the_first_so_many_pairs(golden):
     folder = (golden / RECORDS["market"]).parent
     assert len(TFRecordDataset(folder, "test", max_dataset_size=3)) == 3

@@ -280,6 +280,7 @@ def test_a_market_folder_comes_back(tiny_market, tmp_path, shards):
         ])  # fmt: skip
         records = TFRecordDataset(tmp_path, phase, **arguments)
         assert len(records) == len(original)
+        assert records.notices == []
         for index in range(len(original)):
             expected = original[index]
             for key in ("flow", "visible"):  # of synthetic sets, not in records
