@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     from data import find_dataset
     from data.pair_dataset import add_keypoint_options
-    from data.tfrecord_schema import SCHEMAS
+    from script.convert_to_tfrecord.schema import SCHEMAS
     from script.convert_to_tfrecord.writer import write_records
 
     parser = Parser(

@@ -10,10 +10,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.pair_dataset import PairDataset
-from data.tfrecord_schema import SCHEMAS, pair_features, person_features, stored_image
+from script.convert_to_tfrecord.record_file import RecordWriter, serialise_example
+from script.convert_to_tfrecord.schema import SCHEMAS, pair_features, person_features, stored_image
 from util.errors import UserError
 from util.files import written_whole
-from util.tensorflow.records import Feature, RecordWriter, serialise_example
+from util.tensorflow.records import Feature
 
 # Pictures whose features are kept, as an identity's pairs follow one another; up to 1 MB each.
 _KEPT_PEOPLE = 64

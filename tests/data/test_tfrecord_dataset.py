@@ -12,23 +12,17 @@ from PIL import Image
 
 from data import dataset_names
 from data.tfrecord_dataset import TFRecordDataset
-from data.tfrecord_schema import SCHEMAS
 from models.results import ResultWriter
 from options.base_options import parse_test_options, parse_train_options
 from script import resize_dataset
+from script.convert_to_tfrecord.record_file import RecordWriter, serialise_example
+from script.convert_to_tfrecord.schema import SCHEMAS
 from tests.support.helpers import inference_options, run_here
 from tests.support.tensorflow_files import RECORDS, golden_arrays, golden_records
 from util import images
 from util.errors import UserError
 from util.images import read_image, to_uint8
-from util.tensorflow.records import (
-    RecordPlace,
-    RecordWriter,
-    find_records,
-    parse_example,
-    read_record,
-    serialise_example,
-)
+from util.tensorflow.records import RecordPlace, find_records, parse_example, read_record
 
 GOLDEN = {"market": "market", "fashion": "df"}
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from data.pair_dataset import PairDataset
 from data.tfrecord_dataset import TFRecordDataset, stored_size
+from script.convert_to_tfrecord.record_file import serialise_example
 from tests.fuzz.mutations import EDGES, NASTY_TEXTS, make_no_file, mutate_bytes
 from tests.support.tensorflow_files import RECORDS, golden_records
 from util.tensorflow.crc32c import masked_crc32c
 from util.tensorflow.protobuf import length_delimited, varint
-from util.tensorflow.records import find_records, parse_example, read_record, serialise_example
+from util.tensorflow.records import find_records, parse_example, read_record
 
 NAME = "Market1501_test_00000-of-00001.tfrecord"
 NAMES = (

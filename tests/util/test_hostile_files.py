@@ -20,6 +20,7 @@ from data.tables import LONGEST_ROW, read_rows
 from data.tfrecord_dataset import TFRecordDataset, find_shards
 from data.worker_failures import explain_failure
 from options.base_options import parse_test_options
+from script.convert_to_tfrecord.record_file import serialise_example
 from script.generate_fashion_datasets import split_fashion
 from script.metrics.image_sets import read_statistics
 from tests.fuzz import harness
@@ -42,7 +43,7 @@ from util.result_table import (
 )
 from util.tensorflow.crc32c import masked_crc32c
 from util.tensorflow.protobuf import length_delimited, varint
-from util.tensorflow.records import find_records, parse_example, serialise_example
+from util.tensorflow.records import find_records, parse_example
 
 
 def message_of(function, *arguments, **named) -> str:

@@ -1,4 +1,4 @@
-"""TFRecord files of tf.train.Example messages, read and written without TensorFlow.
+"""TFRecord files of tf.train.Example messages, read without TensorFlow.
 
 A record is its length (8 bytes, little endian), the length's checksum, the payload and the
 payload's checksum (masked CRC-32C both). The payload of an Example is one map from keys to lists
@@ -8,12 +8,10 @@ The `tfrecord` package reads neither checksum, so that damage would pass for dat
 generated classes turn every number into a Python object, here over a million in a record.
 """
 
-import os
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from tqdm import tqdm
@@ -26,8 +24,6 @@ from util.tensorflow.protobuf import (
     LENGTH_DELIMITED,
     VARINT,
     decode_varints,
-    encode_varints,
-    length_delimited,
     read_fields,
     varint,
 )
@@ -39,9 +35,9 @@ LARGEST_RECORD = 1 << 26  # bytes; DeepFashion's have some millions
 MOST_RECORDS = 1_000_000  # of a file; Market-1501 has 263 631
 
 _HEADER = struct.Struct("<QI")
-_CHECKSUM = struct.Struct("<I")
+CHECKSUM = struct.Struct("<I")
 _MOST_FIELDS = 100_000  # of a message; an honest one packs its numbers into one
-_BYTES, _FLOATS, _INTEGERS = 1, 2, 3  # fields of the Feature message
+BYTES, FLOATS, INTEGERS = 1, 2, 3  # fields of the Feature message
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
                         f"{place}: the checksum of its length does not fit ({hint}); "
                         "records behind it cannot be found: copy the file again"
                     )
-                end = offset + _HEADER.size + length + _CHECKSUM.size
+                end = offset + _HEADER.size + length + CHECKSUM.size
                 if end > size:
                     raise _cut_off(place, size)
                 if length > LARGEST_RECORD or len(places) >= MOST_RECORDS:
@@ -120,16 +116,16 @@ def _cut_off(place: RecordPlace, size: int) -> UserError:
 
 def read_record(place: RecordPlace) -> bytes:
     """Read the payload of a record. Raises UserError when it is damaged or cannot be read."""
-    data = _read_bytes(place, 0, place.size + _CHECKSUM.size)
+    data = _read_bytes(place, 0, place.size + CHECKSUM.size)
     payload, checksum = data[: place.size], data[place.size :]
-    if checksum != _CHECKSUM.pack(masked_crc32c(payload)):
+    if checksum != CHECKSUM.pack(masked_crc32c(payload)):
         raise UserError(f"{place}: is damaged (its checksum does not fit): copy the file again")
     return payload
 
 
 def read_checksum(place: RecordPlace) -> str:
     """Read the checksum of a record alone, which changes with its payload; hexadecimal digits."""
-    return _read_bytes(place, place.size, _CHECKSUM.size).hex()
+    return _read_bytes(place, place.size, CHECKSUM.size).hex()
 
 
 def _read_bytes(place: RecordPlace, start: int, count: int) -> bytes:
@@ -140,38 +136,6 @@ def _read_bytes(place: RecordPlace, start: int, count: int) -> bytes:
             return file.read(count)
     except OSError as error:
         raise UserError(f"{place.path}: cannot be read ({error.strerror})") from None
-
-
-class RecordWriter:
-    """Writes records to a file, one after another.
-
-    Args:
-        path: made or overwritten.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-
-    def write(self, payload: bytes) -> None:
-        """Append one record."""
-        length = struct.pack("<Q", len(payload))
-        for part in (length, payload):
-            self._file.write(part)
-            self._file.write(_CHECKSUM.pack(masked_crc32c(part)))
 
 
 def parse_example(payload: bytes, keys: Collection[str] | None = None) -> dict[str, Feature]:
@@ -193,16 +157,6 @@ def parse_example(payload: bytes, keys: Collection[str] | None = None) -> dict[s
     except (ValueError, KeyError) as error:
         raise ValueError(f"is no tf.train.Example ({error})") from None
     return features
-
-
-def serialise_example(features: Mapping[str, Feature]) -> bytes:
-    """Write an Example: lists of bytes, arrays [N] of integers or floats. Keys are sorted."""
-    entries = []
-    for key in sorted(features):
-        feature = _serialise_feature(features[key])
-        entry = length_delimited(1, key.encode()) + length_delimited(2, feature)
-        entries.append(length_delimited(1, entry))
-    return length_delimited(1, b"".join(entries))
 
 
 def _submessages(message: bytes | memoryview) -> list[memoryview]:
@@ -232,11 +186,11 @@ def _parse_feature(message: bytes | memoryview) -> Feature:
     feature: Feature = None
     for kind, _, value in _fields(message):
         values = _content(value)
-        if kind == _BYTES:
+        if kind == BYTES:
             feature = [bytes(value) for value in _submessages(values)]
-        elif kind == _FLOATS:
+        elif kind == FLOATS:
             feature = np.frombuffer(_joined(values, FIXED32), "<f4")
-        elif kind == _INTEGERS:
+        elif kind == INTEGERS:
             feature = decode_varints(_joined(values, VARINT))
     return feature
 
@@ -252,16 +206,3 @@ def _joined(message: memoryview, wire_type: int) -> bytes:
         else:
             raise ValueError("a list holds another kind of numbers")
     return b"".join(chunks)
-
-
-def _serialise_feature(feature: Feature) -> bytes:
-    if feature is None:
-        return b""
-    if isinstance(feature, list):
-        return length_delimited(_BYTES, b"".join(length_delimited(1, item) for item in feature))
-    if feature.dtype.kind == "f":
-        kind, values = _FLOATS, feature.astype("<f4").tobytes()
-    else:
-        kind, values = _INTEGERS, encode_varints(feature)
-    # An empty list keeps its kind.
-    return length_delimited(kind, length_delimited(1, values) if values else b"")

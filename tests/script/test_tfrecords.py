@@ -18,23 +18,17 @@ from data.tfrecord_schema import (
     array_feature,
     bytes_feature,
     read_person,
-    read_pose_map,
     read_size,
 )
 from script.convert_to_tfrecord.__main__ import main
+from script.convert_to_tfrecord.record_file import RecordWriter, serialise_example
 from script.convert_to_tfrecord.writer import write_records
 from tests.support.helpers import PROJECT, assert_one_line_error, run_python
 from tests.support.market_folder import Folder, annotation_row
 from tests.support.tensorflow_files import RECORDS, golden_arrays, golden_json, golden_records
 from util.errors import UserError
 from util.tensorflow.protobuf import decode_varints, encode_varints, length_delimited, varint
-from util.tensorflow.records import (
-    RecordWriter,
-    find_records,
-    parse_example,
-    read_record,
-    serialise_example,
-)
+from util.tensorflow.records import find_records, parse_example, read_record
 
 GOLDEN = {"market": "market", "fashion": "df"}
 # OpenPose's candidates of the golden records are made up; a table of key points has none.
@@ -49,6 +43,15 @@ def golden(tmp_path_factory):
 
 def examples(path: Path) -> list[dict]:
     return [parse_example(read_record(place)) for place in find_records(path)]
+
+
+def pose_map_of(features: dict, number: int) -> np.ndarray:
+    """The sparse disc map of source (0) or target (1): [H, W, 18], 0 or 1."""
+    positions = array_feature(features, f"indices_r4_{number}", "i")
+    values = array_feature(features, f"values_r4_{number}", "f", len(positions))
+    pose_map = np.zeros((*read_size(features), 18))
+    pose_map.flat[positions] = values
+    return pose_map
 
 
 def message_of(function, *arguments) -> str:
@@ -184,7 +187,7 @@ def test_golden_records_are_read(golden, layout):
             person = read_person(features, number)
             assert np.array_equal(image_of(person.image)[::stride, ::stride], wanted("image_PIL"))
             assert person.image_name == wanted("image_name")
-            assert np.array_equal(read_pose_map(features, number), wanted("pose"))
+            assert np.array_equal(pose_map_of(features, number), wanted("pose"))
             mask = array_feature(features, f"pose_mask_r4_{number}", "i", height * width)
             assert np.array_equal(mask.reshape(height, width), wanted("mask_r4"))
             for name in ("id", "cam"):
