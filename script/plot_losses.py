@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     losses, notes = read_losses(options.folders)
     for note in notes:
         print(note)
-    names = options.losses.split(",") if options.losses else None
+    names = [name.strip() for name in options.losses.split(",")] if options.losses else None
     plot_losses(losses, options.out, names, options.smooth)
     print(options.out)
     return 0

@@ -35,9 +35,10 @@ def choose_device(gpu_ids: list[int]) -> torch.device:
         _say_once("no usable GPU: running on the CPU (--gpu_ids=-1 asks for that)")
         return torch.device("cpu")
     if gpu_ids[0] >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
         raise UserError(
             f"--gpu_ids: there is no GPU {gpu_ids[0]}, this machine has "
-            f"0 to {torch.cuda.device_count() - 1}"
+            + (f"0 to {last}" if last else "only GPU 0")
         )
     if len(gpu_ids) > 1:
         _say_once(f"--gpu_ids: only GPU {gpu_ids[0]} is used, several are not supported yet")

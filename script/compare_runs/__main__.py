@@ -11,6 +11,7 @@ from pathlib import Path
 
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.command_line import Parser, run_program
+from util.errors import UserError
 from util.files import written_whole
 
 
@@ -57,7 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
         shutil.get_terminal_size((120, 24)).columns,
     )
     if options.output:  # first: what shows the text may be closed
-        with written_whole(Path(options.output)) as temporary:
+        output = Path(options.output)
+        parts = ("metrics.json", "metrics.csv")
+        if output.resolve() in {(run.folder / part).resolve() for run in runs for part in parts}:
+            raise UserError(f"--output: {output} is of a report; give another name")
+        with written_whole(output) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     print(text, end="")
     return 0

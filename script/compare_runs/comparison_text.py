@@ -178,7 +178,7 @@ def _paired_parts(
     differences = [entry for item in comparisons for entry in item.differences]
     notes = [_shared_text(item, baseline) for item in comparisons]
     if differences:
-        notes += _difference_notes(differences)
+        notes += _difference_notes(differences, bootstrap)
     heading = f"Paired differences to {baseline.name}"
     if not differences:
         notes.append("No figure with values per pair is in both of two runs.")
@@ -233,7 +233,7 @@ def _shared_text(item: PairedComparison, baseline: Run) -> str:
     return f"{text}."
 
 
-def _difference_notes(differences: Sequence[Difference]) -> list[str]:
+def _difference_notes(differences: Sequence[Difference], bootstrap: Bootstrap) -> list[str]:
     notes = []
     for entry in differences:
         if entry.infinite:
@@ -245,8 +245,12 @@ def _difference_notes(differences: Sequence[Difference]) -> list[str]:
     if few:
         notes.append(
             f"Fewer than {FEW_CLUSTERS} clusters: intervals are too narrow (fewer than 2: none), "
-            "as the pairs show too few people or all share images. --cluster=source makes smaller "
-            "clusters, which are less independent."
+            "as the pairs show too few people or all share images."
+            + (
+                " --cluster=source makes smaller clusters, which are less independent."
+                if bootstrap.cluster == "linked"
+                else ""
+            )
         )
     if any(not entry.comparable for entry in differences):
         notes.append("! The runs made this figure differently, so there is no verdict; see below.")

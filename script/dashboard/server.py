@@ -37,6 +37,7 @@ from util.json_files import LARGEST_FILE, read_json
 
 DEFAULT_PORT = 8096
 LOOPBACK = "127.0.0.1"
+_USUAL_ADDRESSES = "leave it out for this machine alone; 0.0.0.0 stands for all its addresses"
 SAVE_SECONDS = 20.0
 # What a request may take. The largest of a training is a few MB: pictures of one batch.
 HEADER_BYTES = 16 * 2**10
@@ -343,7 +344,7 @@ def _listen(port: int, address: str) -> list[socket.socket]:
         return bind_sockets(port, address=address)
     except socket.gaierror as error:
         raise UserError(
-            f"--bind: {address} is no address of this machine; 0.0.0.0 stands for all"
+            f"--bind: {address} is no address of this machine; {_USUAL_ADDRESSES}"
         ) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -355,8 +356,8 @@ def _listen(port: int, address: str) -> list[socket.socket]:
         if error.errno == errno.EACCES:
             raise UserError(f"--port: {port} needs rights; take one from 1024 on") from error
         raise UserError(
-            f"--bind: cannot listen on {address} ({os.strerror(error.errno or 0)}); 0.0.0.0 "
-            "stands for all interfaces of this machine"
+            f"--bind: cannot listen on {address} ({os.strerror(error.errno or 0)}); "
+            f"{_USUAL_ADDRESSES}"
         ) from error
 
 

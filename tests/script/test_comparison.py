@@ -426,6 +426,13 @@ def test_options(reports, tmp_path):
     assert "| a | SSIM ↑ | -0.1000 |" in done.stdout and "as if they were indep" in done.stdout
 
 
+def test_output_over_a_report_is_refused(reports):
+    before = (reports[1] / "metrics.csv").read_bytes()
+    done = compare_runs(*reports, f"--output={reports[1]}/../{reports[1].name}/metrics.csv")
+    assert_one_line_error(done, "--output", "is of a report; give another name")
+    assert (reports[1] / "metrics.csv").read_bytes() == before
+
+
 def test_json_path_is_as_good_as_its_folder(reports):
     by_file = compare_runs(*[folder / "metrics.json" for folder in reports])
     assert by_file.returncode == 0 and by_file.stdout == compare_runs(*reports).stdout

@@ -292,7 +292,7 @@ def test_the_form_before_tensorflow_1(tmp_path, packed, shards):
     assert_holds(open_checkpoint(prefix), NUMBERS)
     if shards:
         (tmp_path / "model.ckpt-7-00001-of-00002").unlink()
-        with pytest.raises(UserError, match="1 files of 2 are there"):
+        with pytest.raises(UserError, match="1 files of 2 are there; copy all"):
             open_checkpoint(prefix)
 
 
@@ -375,9 +375,12 @@ def test_what_names_no_checkpoint_is_told_what_is_there(tmp_path):
     assert "model.ckpt-7" in message(tmp_path) and "model.ckpt-8" in message(tmp_path)
     assert f"the folder has {tmp_path / 'model.ckpt-7'}" in message(tmp_path / "model.ckpt")
     (tmp_path / "checkpoint").write_text("\0")
-    assert "names no checkpoint" in message(tmp_path)
+    assert "names no checkpoint" in message(tmp_path) and "give one of" in message(tmp_path)
     (tmp_path / "checkpoint").unlink()
     assert "choose one of" in message(tmp_path)
+    (tmp_path / "model.ckpt-7.data-00000-of-00001").unlink()
+    told = message(tmp_path / "model.ckpt-7")
+    assert "is not there; copy it from where model.ckpt-7.index is from" in told
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     (tmp_path / "model.ckpt-7.data-00000-of-00001").write_bytes(pointer)
     assert "git lfs pull" in message(tmp_path / "model.ckpt-7")

@@ -176,6 +176,10 @@ class TensorFlowCheckpoint:
             path = self._data_path(shard)
             try:
                 size = regular_file(path).st_size
+            except FileNotFoundError:
+                raise UserError(
+                    f"{path}: is not there; copy it from where {self._index_path.name} is from"
+                ) from None
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
             if size < end:
@@ -284,7 +288,8 @@ def _v1_files(prefix: str) -> list[Path]:
     entries = path.parent.iterdir() if path.parent.is_dir() else ()
     files = sorted(entry for entry in entries if pattern.fullmatch(entry.name))
     if files and len(files) != int(files[-1].name[-5:]):
-        raise UserError(f"{files[0]}: {len(files)} files of {int(files[-1].name[-5:])} are there")
+        count = int(files[-1].name[-5:])
+        raise UserError(f"{files[0]}: {len(files)} files of {count} are there; copy all of them")
     return files
 
 
@@ -322,9 +327,12 @@ def _noted(path: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     found = re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE)
+    there = ", ".join(map(str, _prefixes(path.parent)[-8:]))
     if not found:
-        raise UserError(f"{path}: names no checkpoint (model_checkpoint_path)")
-    there = _prefixes(path.parent)
+        raise UserError(
+            f"{path}: names no checkpoint (model_checkpoint_path)"
+            + (f"; give one of {there}" if there else "")
+        )
     # Never where it points out of its folder, but to what has been moved with it.
     names = [Path(found[1]), Path(re.split(r"[/\\]+", found[1])[-1])]
     for name in names:
@@ -335,7 +343,7 @@ def _noted(path: Path) -> Path:
             return prefix
     raise UserError(
         f"{path}: names {found[1]}, which is not in its folder; "
-        + (f"give one of {', '.join(map(str, there[-8:]))}" if there else "copy its files, too")
+        + (f"give one of {there}" if there else "copy its files, too")
     )
 
 

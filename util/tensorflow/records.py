@@ -89,10 +89,15 @@ def find_records(path: Path, count: int | None = None) -> list[RecordPlace]:
                     raise _cut_off(place, size)
                 length, checksum = _HEADER.unpack(header)
                 if masked_crc32c(header[:8]) != checksum:
-                    hint = "it is no TFRecord file, or compressed" if not places else "damaged"
                     raise UserError(
-                        f"{place}: the checksum of its length does not fit ({hint}); "
-                        "records behind it cannot be found: copy the file again"
+                        f"{place}: the checksum of its length does not fit: "
+                        + (
+                            "it is damaged, and records behind it cannot be found: copy the file "
+                            "again"
+                            if places
+                            else "this is no TFRecord file, or it is compressed or damaged: unpack "
+                            "it (gunzip), or copy it again"
+                        )
                     )
                 end = offset + _HEADER.size + length + CHECKSUM.size
                 if end > size:

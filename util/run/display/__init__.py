@@ -44,7 +44,8 @@ def check_displays(options: argparse.Namespace) -> None:
     if options.start_dashboard and urlsplit(options.display_server).hostname not in _LOOPBACK:
         raise UserError(
             "--start_dashboard: starts a server on this machine, but --display_server is "
-            f"{options.display_server}"
+            f"{options.display_server}: leave one of them out, or start the server there with "
+            f"{DASHBOARD} --bind=0.0.0.0"
         )
 
 
