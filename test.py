@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from data import create_dataset, create_loader
 from models import create_model
+from models.checkpoints import load_for_test
 from models.results import ResultWriter, start_table
 from options.base_options import parse_test_options
 from options.test_options import JPEG_QUALITY
@@ -41,7 +42,7 @@ def generate(options: argparse.Namespace) -> int:
     model = create_model(options)
     if model.device.type == "cpu":
         keep_freed_memory()
-    for report in model.load_for_test(run_folder(options), options.which_iter):
+    for report in load_for_test(model, run_folder(options), options.which_iter):
         print(report)
     folder = Path(options.results_dir)
     try:

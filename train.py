@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from data import create_dataset, create_loader
 from models import create_model, find_model
-from models.base_model import BaseModel, Batch, NonFiniteError, TrainingStart
+from models.base_model import BaseModel, Batch, NonFiniteError
+from models.checkpoints import TrainingStart, load_for_training, save_model
 from models.evaluation import evaluate, spread_indices
 from models.pictures import panels_of
 from options.base_options import network_record, parse_train_options
@@ -89,7 +90,7 @@ class Trainer:
             self.start, self.changes = TrainingStart([]), []
             if options.continue_train or options.init_from:
                 folder, label = self._checkpoint()
-                self.start = self.model.load_for_training(folder, label)
+                self.start = load_for_training(self.model, folder, label)
                 self.changes = changes(options, settings, self.start, folder)
                 print("\n".join([*self.start.lines, *self.changes]))
             done = self.start.iteration or options.iter_count - 1
@@ -341,7 +342,7 @@ class Saves:
     def save(self, label: str | int, iteration: int) -> bool:
         """Save a checkpoint; False where that failed and --save_failure=continue."""
         try:
-            self._model.save(self._folder, label, iteration, self._record)
+            save_model(self._model, self._folder, label, iteration, self._record)
         except UserError as error:
             if self._stops_at_failure:
                 raise
@@ -357,7 +358,7 @@ class Saves:
     def finish(self, iteration: int) -> None:
         """Save what is not saved yet. Raises UserError where that fails."""
         if self.newest != iteration:
-            self._model.save(self._folder, "latest", iteration, self._record)
+            save_model(self._model, self._folder, "latest", iteration, self._record)
             self.newest = iteration
 
 

@@ -2,35 +2,19 @@
 
 import argparse
 import contextlib
-import glob
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.names import model_names
-from util.checkpoints import (
-    LoadReport,
-    NoCheckpoint,
-    differs,
-    load_network,
-    load_training_state,
-    network_source,
-    read_weights,
-    save_checkpoint,
-    take_weights,
-)
-from util.command_line import Parser, as_arguments
+from util.checkpoints import LoadReport
+from util.command_line import Parser
 from util.device import choose_device
-from util.errors import SpoiltFile, UserError
-from util.optimizer_states import load_optimizer
 
 Batch = Mapping[str, Tensor | list[str]]
-_LOADING_ATTEMPTS = 5
 
 
 class NonFiniteError(ArithmeticError):
@@ -63,25 +47,6 @@ class Prediction:
     masks: list[Tensor] = field(default_factory=list)
     attentions: list[Tensor] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class TrainingStart:
-    """What a continued run starts from.
-
-    Attributes:
-        lines: what was loaded, for the user.
-        iteration: the last finished iteration; 0 at the start of a stage.
-        earlier_model: the stage that wrote the checkpoint, if it is another one.
-        networks: the networks that were loaded; others start fresh.
-        run: what `BaseModel.save` was given as `run`.
-    """
-
-    lines: list[str]
-    iteration: int = 0
-    earlier_model: str | None = None
-    networks: list[str] = field(default_factory=list)
-    run: dict[str, Any] = field(default_factory=dict)
 
 
 class BaseModel(ABC):
@@ -286,10 +251,6 @@ class BaseModel(ABC):
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The model's picture of a batch; called by `predict`, which see."""
 
-    def networks_to_save(self) -> list[str]:
-        """Names of the networks that have been trained and go into checkpoints."""
-        return list(self.networks)
-
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         """The model's picture of a batch, in evaluation mode: it leaves the networks unchanged.
@@ -325,219 +286,24 @@ class BaseModel(ABC):
             group.setdefault("initial_lr", group["lr"])
         self.optimizers[name] = optimizer
 
-    def save(
-        self, folder: Path, label: str | int, iteration: int, run: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write `<label>_state.pth`, from which a run goes on, and then `<label>_net_<key>.pth`.
+    # What models/checkpoints.py asks when it saves and loads.
 
-        Args:
-            folder: the experiment's folder.
-            label: "latest" or the iteration.
-            iteration: the last finished iteration.
-            run: what the data order and all random numbers follow from, kept with the state.
-
-        Raises:
-            UserError: the files cannot be written, or a weight is NaN or infinite; the files that
-                were there stay.
-        """
-        networks = {
-            key: {
-                name: value.detach().cpu()
-                for name, value in self.networks[key].state_dict().items()
-            }
-            for key in self.networks_to_save()
-        }
-        for key, weights in networks.items():
-            for name, value in weights.items():
-                if not value.isfinite().all():
-                    raise UserError(
-                        f"net_{key}: {name} became NaN or infinite in iteration {iteration}; "
-                        "lower --lr"
-                    )
-        state = {
-            "model": self.options.model,
-            "iteration": iteration,
-            "optimizers": {name: value.state_dict() for name, value in self.optimizers.items()},
-            "run": dict(run or {}),
-        }
-        absent = [key for key in self.networks if key not in networks]
-        save_checkpoint(folder, label, networks, state, absent)
-
-    def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
-        """Load the networks; everything they hold must be in the files.
-
-        A model made for testing has those that `predict` uses. The files may be those of a run that
-        goes on: all are of one save.
-
-        Raises:
-            UserError: a file is absent or unreadable, or does not hold the whole network, or more
-                of its parts; or the files changed during each of several attempts.
-        """
-        for _ in range(_LOADING_ATTEMPTS):
-            before = _file_versions(folder, label)
-            try:
-                with self._saying_how_to_choose():
-                    reports = self._load_networks(folder, label)
-            except UserError:
-                if _file_versions(folder, label) == before:
-                    raise
-            else:
-                if _file_versions(folder, label) == before:
-                    return reports
-        raise UserError(
-            f"{folder}: its checkpoint {label} is written anew faster than it is read; stop the "
-            "training, or take a numbered checkpoint (--which_iter)"
-        )
-
-    @contextlib.contextmanager
-    def _saying_how_to_choose(self) -> Iterator[None]:
-        """Where a checkpoint cannot be loaded, name the options that choose another one."""
-        run = getattr(self.options, "init_from", None)
-        label = as_arguments({"init_from": f"{run[0]}:LABEL"} if run else {"which_iter": "LABEL"})
-        places = f"--checkpoints_dir and {label}" if run else f"--checkpoints_dir, --name, {label}"
-        try:
-            yield
-        except NoCheckpoint as error:
-            raise UserError(f"{error}; check {places}") from error
-        except SpoiltFile as error:
-            raise UserError(f"{error}, or take another one with {label}") from error
-
-    def _load_networks(self, folder: Path, label: str) -> list[LoadReport]:
-        reports = []
-        for key, network in self.networks.items():
-            path = folder / f"{label}_net_{key}.pth"
-            state = folder / f"{label}_state.pth"
-            if state.exists() and not path.exists():
-                raise UserError(
-                    f"no checkpoint {path}, though {state.name} is there: check --model, or go on "
-                    "with --continue_train, which writes it, if a save was cut off"
-                )
-            report = load_network(network, path, self.advise)
-            # Without a layer that it was trained with, a network makes other pictures.
-            if report.missing or report.partly_left_over:
-                raise UserError(f"{report}; {self.explain_missing(report)}")
-            reports.append(report)
-        return reports
-
-    def explain_missing(self, report: LoadReport) -> str:
-        """What a user can do about a checkpoint that holds less than the network, or more."""
-        return self.advise(report.shapes)
+    def networks_to_save(self) -> list[str]:
+        """Names of the networks that have been trained and go into checkpoints."""
+        return list(self.networks)
 
     @staticmethod
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
         """The options, by name, that shaped networks of these tensors; None where unknown."""
         return {}
 
-    def differing(self, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
-        """Those of `trained_with` that are others in this program."""
-        return {
-            name: value
-            for name, value in self.trained_with(shapes).items()
-            if value not in (None, getattr(self.options, name, self.fixed_options.get(name)))
-        }
+    def explain_missing(self, report: LoadReport) -> str | None:
+        """What a checkpoint is that holds less than the network, or more, where the model knows."""
+        return None
 
-    def advise(self, shapes: Mapping[str, torch.Size]) -> str:
-        """What a user can do about weights of these shapes that do not fit."""
-        others = self.differing(shapes)
-        shown = as_arguments(others)
-        fixed = {name: value for name, value in self.fixed_options.items() if name in others}
-        if fixed:
-            here = as_arguments(fixed)
-            return f"it is of a network with {shown}; here it is always {here}, train one anew"
-        if shown:
-            return f"give the options that it was trained with: {shown}"
-        return f"give the {self.network_options} that it was trained with"
+    def explain_absent(self, network: str) -> str | None:
+        """Why a run may have no file of a network though it has others, and the way out."""
+        return None
 
-    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
-        """Load what is there to go on with: weights, and optimisers if the same model wrote them.
-
-        The weights come from `<label>_state.pth` alone. Where there is none (released weights), or
-        one of earlier versions, which has no weights in it, they come from `<label>_net_<key>.pth`.
-
-        Raises:
-            UserError: no checkpoint, or one that does not fit.
-        """
-        with self._saying_how_to_choose():
-            return self._load_for_training(folder, label)
-
-    def _load_for_training(self, folder: Path, label: str) -> TrainingStart:
-        other_run = "--init_from" if getattr(self.options, "init_from", None) else "--name"
-        lines, loaded = [], []
-        state_path = folder / f"{label}_state.pth"
-        state = load_training_state(state_path, model_names())
-        held = state.get("networks", []) if state else []
-        commit = folder / f".{label}.commit"
-        if not isinstance(held, dict) and commit.exists():
-            raise SpoiltFile(
-                f"{commit}: a save of an earlier version was cut off here, the files may be of two "
-                "iterations: remove that file to take the weights as they are"
-            )
-        for key, network in self.networks.items():
-            path = folder / f"{label}_net_{key}.pth"
-            is_required = key in self.required_networks
-            if isinstance(held, dict):
-                source, weights = network_source(state_path, key), held.get(key)
-                absent = f"none in {state_path.name}"
-                if is_required and weights is None:
-                    plain = f", or move the file away to start from {path.name}"
-                    raise UserError(
-                        f"{state_path} holds no network {key}, it is of --model={state['model']}: "
-                        f"choose that --model or another {other_run}"
-                        + (plain if path.exists() else "")
-                    )
-                if differs(path, weights):
-                    lines.append(
-                        f"{path.name} holds other weights than {state_path.name}, which counts: "
-                        f"the next save replaces it; to start from it move {state_path.name} away"
-                    )
-            elif is_required or path.exists():
-                weights, source = read_weights(path, network)
-            elif state and state["model"] == self.options.model and key in held:
-                raise UserError(f"no {path}, which was saved with the files beside it")
-            else:
-                weights, absent = None, f"no {path.name}"
-            if weights is None:
-                lines.append(f"network {key}: {absent}, starts fresh")
-                continue
-            report = take_weights(network, weights, source, self.advise)
-            # Another stage may bring whole parts of a network; anything less is a mistake.
-            if report.missing and (not is_required or report.partly_taken):
-                raise UserError(f"{report}; {self.explain_missing(report)}")
-            if report.left_over and (report.partly_left_over or self.differing(report.shapes)):
-                raise UserError(f"{report}; {self.explain_missing(report)}")
-            if report.left_over:
-                raise UserError(
-                    f"{report}; --model={self.options.model} would train on without those: choose "
-                    f"the --model that the checkpoint is of, or another {other_run}"
-                )
-            lines.append(str(report))
-            loaded.append(key)
-        if state is None:
-            fresh = "optimisers: no training state beside the weights, start fresh"
-            return TrainingStart([*lines, fresh], networks=loaded)
-        if state["model"] != self.options.model:
-            fresh = f"optimisers: start fresh, the checkpoint is of --model={state['model']}"
-            return TrainingStart(
-                [*lines, fresh],
-                earlier_model=state["model"],
-                networks=loaded,
-                run=state.get("run", {}),
-            )
-        for name, optimizer in self.optimizers.items():
-            try:
-                load_optimizer(optimizer, state["optimizers"].get(name))
-            except ValueError as error:
-                raise UserError(
-                    f"{state_path}: its optimiser {name} does not fit ({error}); give the options "
-                    "it was trained with, or move the file away to start it fresh"
-                ) from error
-        as_before = f"optimisers: as after iteration {state['iteration']}"
-        return TrainingStart(
-            [*lines, as_before], state["iteration"], networks=loaded, run=state.get("run", {})
-        )
-
-
-def _file_versions(folder: Path, label: str) -> dict[str, tuple[int, int]]:
-    """Which files the networks of a checkpoint are: a save gives each name another file."""
-    states = {path.name: path.stat() for path in folder.glob(f"{glob.escape(label)}_net_*.pth")}
-    return {name: (state.st_ino, state.st_mtime_ns) for name, state in states.items()}
+    def after_loading(self, networks: list[str]) -> None:  # noqa: B027 - most need not know
+        """Told which networks a run that goes on has loaded; the others start fresh."""

@@ -5,19 +5,17 @@ Ma et al., "Pose Guided Person Image Generation", NIPS 2017.
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base_model import BaseModel, Batch, Prediction, TrainingStart
+from models.base_model import BaseModel, Batch, Prediction
 from models.initialisation import init_weights
 from models.pg2.layouts import LAYOUTS, build_networks
 from models.pg2.tensorflow_adam import TensorFlowAdam
 from util.argument_types import channels, learning_rate, loss_weight, non_negative_int, whole_number
-from util.checkpoints import LoadReport
 from util.command_line import Parser
 from util.errors import UserError
 
@@ -277,18 +275,15 @@ class PG2Model(BaseModel):
         """Without G2 and D while they are as they were made: the seed makes them again."""
         return list(self.networks) if self.has_refinement else ["G1"]
 
-    def load_for_test(self, folder: Path, label: str) -> list[LoadReport]:
-        """Load G1 and G2, or G1 alone with --stage=1; see BaseModel."""
-        refinement = folder / f"{label}_net_G2.pth"
-        if self.has_refinement and (folder / f"{label}_net_G1.pth").exists() > refinement.exists():
-            raise UserError(
-                f"no {refinement}: G2 is not trained before stage 2 (if it was, a save was cut "
-                "off: --continue_train writes it); --stage=1 generates the coarse pictures of G1"
-            )
-        return super().load_for_test(folder, label)
+    def explain_absent(self, network: str) -> str | None:
+        """Stage 1 has no G2."""
+        if network != "G2":
+            return None
+        return (
+            "G2 is not trained before stage 2 (if it was, a save was cut off: --continue_train "
+            "writes it); --stage=1 generates the coarse pictures of G1"
+        )
 
-    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
-        """Load what there is to go on with; see BaseModel."""
-        start = super().load_for_training(folder, label)
-        self.has_refinement = "G2" in start.networks
-        return start
+    def after_loading(self, networks: list[str]) -> None:
+        """A run that goes on has a refinement if it loaded one."""
+        self.has_refinement = "G2" in networks

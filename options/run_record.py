@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.base_model import TrainingStart
+from models.checkpoints import TrainingStart
 from options.base_options import contradiction, weight_options
 from util.command_line import as_argument
 from util.errors import UserError, printable

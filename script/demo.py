@@ -24,6 +24,7 @@ from torch.utils.data import Subset
 
 from data import create_dataset, create_loader
 from models import create_model
+from models.checkpoints import load_for_test
 from models.evaluation import copy_source, evaluate, format_table, spread_indices
 from models.pictures import panels_of
 from options.base_options import parse_test_options
@@ -104,7 +105,7 @@ def score_table(shared: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
             workers=options.nThreads,
             device=model.device,
         )
-        model.load_for_test(run_folder(options), options.which_iter)
+        load_for_test(model, run_folder(options), options.which_iter)
         if not rows:
             rows.append(("copy of the source (zero flow)", evaluate(copy_source, loader)))
         rows.append((title, evaluate(model.predict, loader)))
@@ -126,7 +127,7 @@ def picture_sheet(shared: Sequence[str], path: Path, scale: int = 2) -> int:
     dataset = create_dataset(options)
     chosen = spread_indices(len(dataset), SHEET_PAIRS)
     model = create_model(options)
-    model.load_for_test(run_folder(options), options.which_iter)
+    load_for_test(model, run_folder(options), options.which_iter)
     loader = create_loader(
         Subset(dataset, chosen), len(chosen), training=False, device=model.device
     )

@@ -7,14 +7,13 @@ import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data.augmentation import MARKET_AUGMENTATION, Augmentation
-from models.base_model import BaseModel, Batch, TrainingStart
+from models.base_model import BaseModel, Batch
 from models.gfla.generator import check_attention
 from models.initialisation import INIT_TYPES
 from models.losses.correctness import correctness_loss
@@ -255,17 +254,6 @@ class GFLAModel(BaseModel):
             betas=(0.0, 0.999),
             fused=self.options.fused_optimizer or None,
         )
-
-    def load_for_training(self, folder: Path, label: str) -> TrainingStart:
-        """Load what there is to go on with; see BaseModel. The file may have another layout."""
-        start = super().load_for_training(folder, label)
-        for optimizer in self.optimizers.values():
-            for parameter, state in optimizer.state.items():
-                for name, value in state.items():
-                    # A fused step walks through memory: averages must lie as their parameter does.
-                    if value.shape == parameter.shape:
-                        state[name] = torch.empty_like(parameter).copy_(value)
-        return start
 
     def autocast(self) -> torch.autocast:
         """Context in which the networks compute as --amp says; losses are computed outside."""

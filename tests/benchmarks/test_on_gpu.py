@@ -118,7 +118,7 @@ def test_part_2_measures_steps_pictures_and_operations(rehearsal):
     for stage in ("pose", "poseflownet", "pg2 refined"):
         batch, _, milliseconds, rate, waits, peak, first = rows[stage]
         assert float(rate) == pytest.approx(
-            1000 * float(batch) / float(milliseconds.split()[0]), rel=0.1
+            1000 * float(batch) / float(milliseconds.split()[0]), rel=0.01, abs=0.051
         )
         assert (waits, peak) == ("-", "-")  # a CPU has neither
         assert float(first) > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from models.base_model import BaseModel, Prediction
+from models.checkpoints import load_for_training, save_model
 from models.pg2.tensorflow_adam import TensorFlowAdam
 from options.base_options import parse_train_options
 from options.run_record import changes, option_texts
@@ -64,7 +65,7 @@ def honest_files() -> dict[str, bytes]:
     model.step_all()
     with tempfile.TemporaryDirectory() as place:
         run = {**settings(), "options": option_texts(options())}
-        model.save(Path(place), "latest", 7, run)
+        save_model(model, Path(place), "latest", 7, run)
         return {name: (Path(place) / name).read_bytes() for name in NAMES}
 
 
@@ -98,7 +99,7 @@ def read(folder: Path) -> None:
         warnings.simplefilter("error")
         assert models_of(folder).keys() <= {"latest"}
         model = Model(options())
-        start = model.load_for_training(folder, "latest")
+        start = load_for_training(model, folder, "latest")
         check_sound(folder / NAMES[0])
         assert start.earlier_model is None or start.earlier_model in ("pose", "poseflownet")
         assert type(start.iteration) is int and start.iteration >= 0

@@ -11,6 +11,7 @@ from torch import nn
 
 from data import create_dataset
 from models import create_model, model_names
+from models.checkpoints import load_for_test, save_model
 from models.gfla.flow_estimator import FlowGenerator
 from models.gfla.generator import PoseGenerator
 from tests.conftest import test_pairs
@@ -111,14 +112,14 @@ def test_missing_and_left_over_are_reported(tmp_path):
 def test_a_checkpoint_with_a_layer_more_is_refused(tmp_path, model):
     """With one attention layer less the network would make other pictures of the same weights."""
     trained = ["--attn_layer=2,3", "--kernel_size=2=3,3=3"]
-    create_model(inference_options(f"--model={model}", *trained)).save(tmp_path, "latest", 1)
+    save_model(create_model(inference_options(f"--model={model}", *trained)), tmp_path, "latest", 1)
     for given, fits in (([], False), (trained, True)):
         network = create_model(inference_options(f"--model={model}", *given))
         if fits:
-            network.load_for_test(tmp_path, "latest")
+            load_for_test(network, tmp_path, "latest")
             continue
         with pytest.raises(UserError, match=r"left over.*give the .*--attn_layer"):
-            network.load_for_test(tmp_path, "latest")
+            load_for_test(network, tmp_path, "latest")
 
 
 def test_another_shape_is_refused_before_anything_is_copied(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data import create_dataset, create_loader
 from models import create_model
+from models.checkpoints import load_for_training
 from options.base_options import build_train_parser, parse_test_options, parse_train_options
 from tests.conftest import TEST_PAIRS
 from tests.support.golden_pg2 import pg2_options
@@ -231,7 +232,7 @@ def test_loaded_weights_of_g2_count_in_stage_1_too(run, tiny_market):
     batch = next(iter(create_loader(create_dataset(options), 2, training=False)))
     for label, networks in (("6", ["G1", "G2", "D"]), ("3", ["G1"])):
         model = create_model(options)
-        assert model.load_for_training(run[0] / "person", label).networks == networks
+        assert load_for_training(model, run[0] / "person", label).networks == networks
         assert bool(model.predict(batch).extras) == ("G2" in networks)
         assert model.networks_to_save() == networks
 

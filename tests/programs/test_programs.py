@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from models import create_model
+from models.checkpoints import load_for_training
 from tests.conftest import test_pairs
 from tests.support.golden_formula import golden
 from tests.support.helpers import (
@@ -217,7 +218,7 @@ def test_stage_2_starts_from_the_flow_estimator_of_stage_1(runs):
 def test_stage_2_takes_over_the_flow_estimator_as_it_is(runs):
     options = train_options("--model=pose")
     model = create_model(options)
-    model.load_for_training(runs.stage_1_folder, "latest")
+    load_for_training(model, runs.stage_1_folder, "latest")
     first = weights(runs.stage_1_folder / "latest_net_G.pth")
     second = model.networks["G"].state_dict()
     assert len(second) > len(first)

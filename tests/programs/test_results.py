@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from models import create_model
+from models.checkpoints import save_model
 from script.compare_runs.runs import read_run
 from script.metrics.__main__ import main as score
 from script.metrics.pairing import find_results
@@ -296,7 +297,7 @@ def checkpoints(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("results")
     for name in "ab":
         model = create_model(train_options("--model=poseflownet"))
-        model.save(root / "checkpoints" / name, "latest", 1)
+        save_model(model, root / "checkpoints" / name, "latest", 1)
     return root
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.base_model import TrainingStart
+from models.checkpoints import TrainingStart
 from options.run_record import changes, option_texts
 from tests.support.helpers import MARKET, assert_one_line_error, run_here, train_options
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.direct_step import create_direct_model, direct_networks
 from models import create_model
+from models.checkpoints import load_for_training, save_model
 from models.gfla.blocks import InstanceNorm, ReflectionPad, maybe_spectral_norm
 from models.losses.perceptual import gram_matrix
 from models.losses.vgg import VGG19Features
@@ -127,9 +128,9 @@ def save_and_resume(folder, stage, before, after):
     """Losses of step 3 after a resume from step 2, and the resumed model."""
     model = make_model(stage, *before)
     train(model, 2)
-    model.save(folder, "latest", 2)
+    save_model(model, folder, "latest", 2)
     resumed = make_model(stage, "--init_type=normal", *after)
-    resumed.load_for_training(folder, "latest")
+    load_for_training(resumed, folder, "latest")
     return train(resumed, 1, first=3), resumed, model
 
 
@@ -181,7 +182,7 @@ def test_compiled_training_is_the_same_and_so_are_its_checkpoints(tmp_path, refe
     assert model.run_generator is not model.generator and model.run_vgg is not model.vgg
     losses = train(model, 2)
     assert largest_deviation(losses, reference["poseflownet"][:2]) < 1e-3
-    model.save(tmp_path, "latest", 2)
+    save_model(model, tmp_path, "latest", 2)
     names = make_model("poseflownet").networks["G"].state_dict().keys()
     assert read_state_dict(tmp_path / "latest_net_G.pth").keys() == names
 

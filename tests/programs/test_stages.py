@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models import create_model
+from models.checkpoints import load_for_training, save_model
 from tests.conftest import test_pairs as pairs_of_the_test_phase
 from tests.support.helpers import MARKET, assert_one_line_error, run_here, save_file, train_options
 from train import short_losses
@@ -93,29 +94,29 @@ def test_what_a_run_starts_from_stays_until_it_has_saved(tmp_path):
 
 
 def test_stage_1_does_not_train_on_over_a_stage_2_checkpoint(tmp_path):
-    create_model(train_options("--model=pose")).save(tmp_path, "latest", 3)
+    save_model(create_model(train_options("--model=pose")), tmp_path, "latest", 3)
     flow_model = create_model(train_options("--model=poseflownet"))
     with pytest.raises(UserError, match=r"left over \(source, target\).*--model=poseflownet"):
-        flow_model.load_for_training(tmp_path, "latest")
+        load_for_training(flow_model, tmp_path, "latest")
 
 
 def test_stage_2_says_which_stage_it_starts_from(tmp_path):
     flow_model = create_model(train_options("--model=poseflownet"))
-    flow_model.save(tmp_path, "latest", 7)
+    save_model(flow_model, tmp_path, "latest", 7)
     model = create_model(train_options("--model=pose"))
-    start = model.load_for_training(tmp_path, "latest")
+    start = load_for_training(model, tmp_path, "latest")
     assert (start.iteration, start.earlier_model) == (0, "poseflownet")
     taken = model.networks["G"].state_dict()
     for name, value in flow_model.networks["G"].state_dict().items():
         assert torch.equal(taken[name], value)
-    again = flow_model.load_for_training(tmp_path, "latest")
+    again = load_for_training(flow_model, tmp_path, "latest")
     assert (again.iteration, again.earlier_model) == (7, None)
 
 
 def test_weights_without_a_training_state_start_at_the_first_iteration(tmp_path):
     model = create_model(train_options("--model=poseflownet"))
     save_file(model.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
-    start = model.load_for_training(tmp_path, "latest")
+    start = load_for_training(model, tmp_path, "latest")
     assert (start.iteration, start.earlier_model) == (0, None)
     assert "start fresh" in start.lines[-1]
 
@@ -124,7 +125,7 @@ def test_a_finished_training_is_left_alone(tiny_market, tmp_path):
     common = ["--model=poseflownet", f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path}"]
     model = create_model(train_options(*common))
     (tmp_path / "done").mkdir()
-    model.save(tmp_path / "done", "latest", 5)
+    save_model(model, tmp_path / "done", "latest", 5)
     before = {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()}
     process = run_here(
         "train.py", *MARKET, *common, "--name=done", "--vgg_weights=random", "--continue_train",

@@ -11,7 +11,9 @@ import sys
 import pytest
 import torch
 
-from models import base_model, create_model, model_names
+import models.checkpoints
+from models import create_model, model_names
+from models.checkpoints import load_for_test, load_for_training, save_model
 from tests.support.golden_pg2 import pg2_options
 from tests.support.helpers import MARKET, assert_one_line_error, run_here, same, train_options
 from util import checkpoints, files
@@ -277,7 +279,7 @@ def stage_1(tmp_path_factory):
     """Folder with a checkpoint of stage 1 in `person`."""
     root = tmp_path_factory.mktemp("stage 1")
     model = create_model(train_options("--model=poseflownet"))
-    model.save(root / "person", "latest", 7, {"--seed": 0})
+    save_model(model, root / "person", "latest", 7, {"--seed": 0})
     return root
 
 
@@ -324,7 +326,7 @@ def test_loading_for_training_reads_and_nothing_else(stage_1, tmp_path, name, ea
     expected = read_state_dict(folder / "latest_net_G.pth")
     before = listing(tmp_path / "root")
     model = create_model(train_options(f"--model={name}"))
-    start = model.load_for_training(folder, "latest")
+    start = load_for_training(model, folder, "latest")
     assert listing(tmp_path / "root") == before
     assert start.earlier_model == (None if name == "poseflownet" else "poseflownet")
     source = "latest_net_G.pth" if earlier_version else "latest_state.pth, network G"
@@ -338,12 +340,12 @@ def test_a_save_of_an_earlier_version_that_was_cut_off_is_refused(stage_1, tmp_p
     shutil.copytree(stage_1 / "person", tmp_path / "person")
     folder = tmp_path / "person"
     (folder / ".latest.commit").write_text("{}")
-    assert flow_model().load_for_training(folder, "latest").iteration == 7
+    assert load_for_training(flow_model(), folder, "latest").iteration == 7
     as_before(folder)
     with pytest.raises(UserError, match=r"\.latest\.commit: .*remove that file.*--which_iter"):
-        flow_model().load_for_training(folder, "latest")
+        load_for_training(flow_model(), folder, "latest")
     (folder / ".latest.commit").unlink()
-    assert flow_model().load_for_training(folder, "latest").iteration == 7
+    assert load_for_training(flow_model(), folder, "latest").iteration == 7
 
 
 def test_another_file_beside_the_state_is_said(stage_1, tmp_path):
@@ -355,7 +357,7 @@ def test_another_file_beside_the_state_is_said(stage_1, tmp_path):
     for content in (other, {"a": torch.ones(1)}, {k: v.half() for k, v in expected.items()}):
         torch.save(content, plain)
         model = flow_model()
-        start = model.load_for_training(folder, "latest")
+        start = load_for_training(model, folder, "latest")
         assert start.lines[0] == (
             "latest_net_G.pth holds other weights than latest_state.pth, which counts: the next "
             "save replaces it; to start from it move latest_state.pth away"
@@ -363,14 +365,14 @@ def test_another_file_beside_the_state_is_said(stage_1, tmp_path):
         assert same(dict(model.networks["G"].state_dict()), expected)
     plain.write_bytes(b"damaged")
     assert (
-        "latest_net_G.pth holds other" in flow_model().load_for_training(folder, "latest").lines[0]
+        "latest_net_G.pth holds other" in load_for_training(flow_model(), folder, "latest").lines[0]
     )
     plain.unlink()  # the state has it all
-    assert len(flow_model().load_for_training(folder, "latest").lines) == 2
+    assert len(load_for_training(flow_model(), folder, "latest").lines) == 2
     torch.save(other, plain)
     state.rename(folder / "away.pth")  # as the line says
     model = flow_model()
-    start = model.load_for_training(folder, "latest")
+    start = load_for_training(model, folder, "latest")
     assert start.iteration == 0 and "latest_net_G.pth: took" in start.lines[0]
     assert same(dict(model.networks["G"].state_dict()), other)
 
@@ -379,7 +381,7 @@ def test_a_discriminator_put_beside_stage_1_is_said(stage_1, tmp_path):
     shutil.copytree(stage_1 / "person", tmp_path / "person")
     torch.save({"a": torch.ones(1)}, tmp_path / "person" / "latest_net_D.pth")
     model = create_model(train_options("--model=pose"))
-    lines = model.load_for_training(tmp_path / "person", "latest").lines
+    lines = load_for_training(model, tmp_path / "person", "latest").lines
     assert any(line.startswith("latest_net_D.pth holds other weights") for line in lines)
     assert "network D: none in latest_state.pth, starts fresh" in lines
 
@@ -389,7 +391,7 @@ def test_a_state_of_another_family_is_refused(stage_1, tmp_path):
         pg2_options("--conv_hidden_num=4", "--z_num=6", "--ndf=4", "--batchSize=1")
     )
     with pytest.raises(UserError, match="holds no network G1, it is of --model=poseflownet"):
-        model.load_for_training(stage_1 / "person", "latest")
+        load_for_training(model, stage_1 / "person", "latest")
 
 
 def test_a_plain_file_that_a_cut_off_save_did_not_write(tiny_market, stage_1, tmp_path):
@@ -407,7 +409,7 @@ def test_nan_in_a_state_is_refused(stage_1, tmp_path):
     value.view(-1)[0] = float("nan")
     torch.save(state, path)
     with pytest.raises(UserError) as error:
-        flow_model().load_for_training(tmp_path / "person", "latest")
+        load_for_training(flow_model(), tmp_path / "person", "latest")
     assert f"{path}, network G: {name} holds NaN" in str(error.value)
 
 
@@ -420,14 +422,14 @@ def test_testing_during_a_save_reads_the_networks_of_one(tmp_path, monkeypatch, 
         for network in model.networks.values():
             for parameter in network.parameters():
                 parameter.data.fill_(number)
-        model.save(tmp_path, "latest", 5 + number)
+        save_model(model, tmp_path, "latest", 5 + number)
 
     save(0)
     monkeypatch.setattr(
         model, "networks_to_save", lambda: list(model.networks)
     )  # stage 2, whatever was trained
     save(1)
-    reader, load, done = create_model(pg2_options(*small)), base_model.load_network, []
+    reader, load, done = create_model(pg2_options(*small)), models.checkpoints.load_network, []
 
     def load_and_save(network, path, advise):
         report = load(network, path, advise)
@@ -435,11 +437,11 @@ def test_testing_during_a_save_reads_the_networks_of_one(tmp_path, monkeypatch, 
             done.append(save(2 + len(done)))
         return report
 
-    monkeypatch.setattr(base_model, "load_network", load_and_save)
+    monkeypatch.setattr(models.checkpoints, "load_network", load_and_save)
     if saves is None:
         with pytest.raises(UserError, match=r"written anew faster than it is read.*--which_iter"):
-            reader.load_for_test(tmp_path, "latest")
+            load_for_test(reader, tmp_path, "latest")
         return
-    reader.load_for_test(tmp_path, "latest")
+    load_for_test(reader, tmp_path, "latest")
     values = {p.mean().item() for net in reader.networks.values() for p in net.parameters()}
     assert values == {1.0 + saves}

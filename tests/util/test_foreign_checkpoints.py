@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from models import create_model
+from models.checkpoints import load_for_test, load_for_training
 from models.gfla.discriminator import ResDiscriminator
 from models.gfla.flow_estimator import FlowGenerator
 from models.gfla.generator import PoseGenerator
@@ -51,7 +52,7 @@ def prefixed(prefix, state):
 def load(model, folder, content):
     """Load as test.py does; gives the report."""
     torch.save(content, folder / "latest_net_G.pth")
-    (report,) = model.load_for_test(folder, "latest")
+    (report,) = load_for_test(model, folder, "latest")
     return report
 
 
@@ -142,14 +143,14 @@ def test_of_several_that_would_do_none_is_taken_unasked(
     exec(shlex.split(message[message.index("python -c") :])[2])
     (tmp_path / "one.pth").replace(tmp_path / "latest_net_G.pth")
     if not lacking:
-        model.load_for_test(tmp_path, "latest")
+        load_for_test(model, tmp_path, "latest")
         assert_has(model, other)
 
 
 def test_training_goes_on_from_wrapped_weights(flow, tmp_path):
     torch.save({"net_G": prefixed("module.", flow)}, tmp_path / "latest_net_G.pth")
     trained = create_model(train_options(*FLOW))
-    trained.load_for_training(tmp_path, "latest")
+    load_for_training(trained, tmp_path, "latest")
     assert_has(trained, flow)
 
 
@@ -193,17 +194,17 @@ def test_safetensors_whatever_the_name(model, flow, tmp_path):
     stored = {value.data_ptr(): (name, value) for name, value in prefixed("net_G.", flow).items()}
     assert len(stored) < len(flow)
     library.save_file(dict(stored.values()), tmp_path / "latest_net_G.pth")
-    model.load_for_test(tmp_path, "latest")
+    load_for_test(model, tmp_path, "latest")
     assert_has(model, flow)
     path = tmp_path / "latest_net_G.pth"
     path.write_bytes(path.read_bytes()[:5000])
-    assert "cut off or damaged" in message_of(lambda: model.load_for_test(tmp_path, "latest"))
+    assert "cut off or damaged" in message_of(lambda: load_for_test(model, tmp_path, "latest"))
 
 
 def test_safetensors_without_the_package(model, tmp_path, monkeypatch):
     (tmp_path / "latest_net_G.pth").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    message = message_of(lambda: model.load_for_test(tmp_path, "latest"))
+    message = message_of(lambda: load_for_test(model, tmp_path, "latest"))
     assert "pip install safetensors" in message
 
 
@@ -250,7 +251,7 @@ FOREIGN = {
 def test_files_of_other_kinds_are_told_for_what_they_are(model, tmp_path, content, part):
     path = tmp_path / "latest_net_G.pth"
     path.write_bytes(content)
-    message = message_of(lambda: model.load_for_test(tmp_path, "latest"))
+    message = message_of(lambda: load_for_test(model, tmp_path, "latest"))
     assert str(path) in message and part in message
     file = PretrainedFile("--vgg_weights", "vgg", "http://nowhere/vgg-00000000.pth")
     message = message_of(lambda: file.load(str(path), {"a": torch.ones(1)}))
@@ -259,29 +260,29 @@ def test_files_of_other_kinds_are_told_for_what_they_are(model, tmp_path, conten
 
 def test_a_whole_model_names_the_class(model, tmp_path):
     torch.save(FlowGenerator(attn_layer=[2]), tmp_path / "latest_net_G.pth")
-    message = message_of(lambda: model.load_for_test(tmp_path, "latest"))
+    message = message_of(lambda: load_for_test(model, tmp_path, "latest"))
     assert "models.gfla.flow_estimator.FlowGenerator" in message
 
 
 def test_what_there_is_where_a_label_is_not(model, flow, tmp_path):
     folder = tmp_path / "person"
     model.options.which_iter = "9"
-    message = message_of(lambda: model.load_for_test(folder, "9"))
+    message = message_of(lambda: load_for_test(model, folder, "9"))
     assert "nor its folder" in message and "--name" in message
     folder.mkdir()
     (tmp_path / "another").mkdir()
-    message = message_of(lambda: model.load_for_test(tmp_path / "prson", "9"))
+    message = message_of(lambda: load_for_test(model, tmp_path / "prson", "9"))
     assert f"{tmp_path} has another, person" in message
     (folder / "net_G_latest.safetensors").write_bytes(b"x")
-    message = message_of(lambda: model.load_for_test(folder, "9"))
+    message = message_of(lambda: load_for_test(model, folder, "9"))
     assert "there are net_G_latest.safetensors" in message
     for label in ("latest", "10000", "9000"):
         torch.save(flow, folder / f"{label}_net_G.pth")
-    message = message_of(lambda: model.load_for_test(folder, "9"))
+    message = message_of(lambda: load_for_test(model, folder, "9"))
     places = "check --checkpoints_dir, --name, --which_iter=LABEL"
     assert message.endswith(f"there are 9000, 10000, latest; {places}")
     (folder / "8_net_G.pth").mkdir()
-    assert "it is a folder" in message_of(lambda: model.load_for_test(folder, "8"))
+    assert "it is a folder" in message_of(lambda: load_for_test(model, folder, "8"))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_what_does_not_fit_of_a_flow_estimator_and_a_discriminator(tmp_path):
     trained = create_model(train_options(*POSE))
     torch.save(trained.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
     torch.save(ResDiscriminator(layers=4).state_dict(), tmp_path / "latest_net_D.pth")
-    assert "--dis_layers=4" in message_of(lambda: trained.load_for_training(tmp_path, "latest"))
+    assert "--dis_layers=4" in message_of(lambda: load_for_training(trained, tmp_path, "latest"))
 
 
 @pytest.mark.parametrize(
@@ -349,4 +350,4 @@ def test_what_does_not_fit_of_pg2(tmp_path, trained, advice):
     for name, network in networks.items():
         torch.save(network.state_dict(), tmp_path / f"latest_net_{name}.pth")
     model = create_model(inference_options("--model=pg2", "--conv_hidden_num=4", "--z_num=4"))
-    assert advice in message_of(lambda: model.load_for_test(tmp_path, "latest"))
+    assert advice in message_of(lambda: load_for_test(model, tmp_path, "latest"))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from models.base_model import TrainingStart
+from models.checkpoints import TrainingStart
 from options.run_record import changes
 from tests.support.helpers import PROJECT, train_options
 from util.errors import UserError
