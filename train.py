@@ -66,13 +66,14 @@ class Trainer:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.folder = run_folder(options)
-        earlier_stage = find_model(options.model).earlier_stage
+        model = find_model(options.model)
+        earlier_stage = model.earlier_stage
         check_fresh_start(options, earlier_stage)
         if options.continue_train:
             check_owner(options, earlier_stage)
         set_up_device(options)
         seed_everything(options.seed, 0)
-        self.dataset = create_dataset(options)
+        self.dataset = create_dataset(options, pose_mask=model.needs_body_mask)
         self.model = create_model(options)
         for line in self.model.notes(options):
             print(line)

@@ -128,13 +128,13 @@ class PartTimes:
         """Count the calls within it."""
         model = self.model
         with ExitStack() as stack:
-            for name, part in (
-                ("run_generator", "generator"), ("run_discriminator", "discriminator"),
-                ("run_vgg", "VGG"),
-            ):  # fmt: skip
-                if hasattr(model, name):
-                    timed = self.timed(part, getattr(model, name))
-                    stack.enter_context(mock.patch.object(model, name, timed))
+            parts = {"G": "generator", "D": "discriminator"}
+            timed = {name: self.timed(parts.get(name, name), model.run) for name in model.networks}
+            run = mock.patch.object(model, "run", lambda name, *inputs: timed[name](name, *inputs))
+            stack.enter_context(run)
+            if hasattr(model, "run_vgg"):
+                vgg = mock.patch.object(model, "run_vgg", self.timed("VGG", model.run_vgg))
+                stack.enter_context(vgg)
             for name, part in (
                 ("models.gfla.base.correctness_loss", "correctness"),
                 ("models.gfla.base.regularity_loss", "regularity"),

@@ -23,13 +23,16 @@ def find_dataset(name: str) -> type[PairDataset]:
 
 
 def create_dataset(
-    options: argparse.Namespace, phase: str | None = None, augment: bool | None = None
+    options: argparse.Namespace,
+    phase: str | None = None,
+    augment: bool | None = None,
+    pose_mask: bool = False,
 ) -> PairDataset:
     """Make the data set that options ask for and print what its user should know.
 
-    `phase` and `augment` as in PairDataset.from_options. Raises UserError for bad options or files.
+    The arguments are those of PairDataset.from_options. Raises UserError for bad options or files.
     """
-    dataset = find_dataset(options.dataset_mode).from_options(options, phase, augment)
+    dataset = find_dataset(options.dataset_mode).from_options(options, phase, augment, pose_mask)
     for notice in dataset.notices:
         print(printable(f"Data: {notice}"), flush=True)
     return dataset

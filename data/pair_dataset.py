@@ -200,7 +200,6 @@ class PairDataset(Dataset):
             help="key points as Gaussians of sigma 6 pixels in [0, 1], "
             f"or as discs of radius {DISC_RADIUS} in {{-1, 1}}",
         )
-        parser.set_defaults(pose_mask=False)  # asked for by models, in their option_defaults
         group.add_argument(
             "--angle",
             type=real_number(0, 360),
@@ -251,9 +250,13 @@ class PairDataset(Dataset):
 
     @classmethod
     def from_options(
-        cls, options: argparse.Namespace, phase: str | None = None, augment: bool | None = None
+        cls,
+        options: argparse.Namespace,
+        phase: str | None = None,
+        augment: bool | None = None,
+        pose_mask: bool = False,
     ) -> "PairDataset":
-        """Make the data set that options ask for.
+        """Make the data set that options ask for; `pose_mask` as in the class.
 
         `phase` None means options.phase. Unless `augment` says otherwise, items are augmented in
         training when the phase is options.phase, and never for evaluation.
@@ -284,7 +287,7 @@ class PairDataset(Dataset):
             augmentation=augmentation if augment else Augmentation(),
             keypoint_count=options.structure_nc,
             pose_encoding=options.pose_encoding,
-            pose_mask=options.pose_mask,
+            pose_mask=pose_mask,
             fast_decode=options.fast_decode and augment,
             max_dataset_size=options.max_dataset_size,
             skip_bad_samples=options.skip_bad_samples,

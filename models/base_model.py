@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from util.checkpoints import LoadReport
 from util.command_line import Parser
 from util.device import choose_device
+from util.precision import check_bfloat16, compile_network
 
 Batch = Mapping[str, Tensor | list[str]]
 
@@ -65,6 +66,7 @@ class BaseModel(ABC):
         fixed_options: names and values of what others make an option of, and this model does not.
         training_shapes: its options that shape what only training has: discriminators.
         size_bound: what of the networks takes images of one size alone, if anything does.
+        needs_body_mask: whether training reads `mask2` of a batch, 1 on the target's body.
 
     Attributes:
         networks: trainable networks by the short name that their checkpoint file carries.
@@ -78,6 +80,7 @@ class BaseModel(ABC):
     fixed_options: ClassVar[dict[str, Any]] = {}
     training_shapes: ClassVar[tuple[str, ...]] = ()
     size_bound: ClassVar[str | None] = None
+    needs_body_mask: ClassVar[bool] = False
     # What takes back what a step has done so far; None outside of `step`.
     _undo: list[Callable[[], object]] | None = None
 
@@ -85,7 +88,11 @@ class BaseModel(ABC):
         self.options = options
         self.device = choose_device(options.gpu_ids)
         self.networks: dict[str, nn.Module] = {}
+        self._computed: dict[str, nn.Module] = {}  # by which a network is run in training
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._channels_last = getattr(options, "channels_last", False)
+        self._amp = getattr(options, "amp", "off") != "off"
+        self._compiles = getattr(options, "compile", False)
 
     @staticmethod
     @abstractmethod
@@ -95,8 +102,6 @@ class BaseModel(ABC):
     @staticmethod
     def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
         """Defaults of any options, also the program's and the data set's, that the model replaces.
-
-        `pose_mask`, which has no option, makes the data set give `mask2`.
 
         Args:
             given: the options as read with the defaults that their own parts gave them.
@@ -120,8 +125,8 @@ class BaseModel(ABC):
     def add_network(self, name: str, network: nn.Module) -> nn.Module:
         """Register a network and bring it to the device, in the layout of --channels_last.
 
-        Its optimiser is to be made afterwards. What draws its first weights comes before: on a
-        GPU the same seed would draw others than on the CPU.
+        It computes by `run`. Its optimiser is to be made afterwards. What draws its first weights
+        comes before: on a GPU the same seed would draw others than on the CPU.
 
         Args:
             name: the short name that its checkpoint file carries.
@@ -130,14 +135,37 @@ class BaseModel(ABC):
         Returns:
             The network.
         """
-        layout = torch.channels_last if self.uses_channels_last else torch.preserve_format
+        layout = torch.channels_last if self._channels_last else torch.preserve_format
         self.networks[name] = network.to(self.device, memory_format=layout)
+        self._computed[name] = self.compiled(network)
+        if self._amp:
+            check_bfloat16(self.device)
         return network
 
-    @property
-    def uses_channels_last(self) -> bool:
-        """Whether the networks' features are laid out as [B, H, W, C]."""
-        return getattr(self.options, "channels_last", False)
+    def compiled(self, network: nn.Module) -> nn.Module:
+        """A network compiled with --compile, else itself."""
+        return compile_network(network, self.device) if self._compiles else network
+
+    def run(self, name: str, *inputs: Any) -> Any:
+        """What a network makes of its inputs: in training as --amp, --compile, --channels_last say.
+
+        In evaluation mode (`predict`) it computes as in test.py, in float32 and uncompiled.
+
+        Args:
+            name: of the network.
+            *inputs: its arguments; images or features [B, C, H, W] among them.
+
+        Returns:
+            Its outputs, a tensor or lists of some; in float32, for the losses.
+        """
+        network = self.networks[name]
+        if self._channels_last:
+            inputs = _map_tensors(_channels_last, inputs)
+        if not network.training:
+            return network(*inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
+            outputs = self._computed[name](*inputs)
+        return _map_tensors(Tensor.float, outputs) if self._amp else outputs
 
     @abstractmethod
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
@@ -307,3 +335,14 @@ class BaseModel(ABC):
 
     def after_loading(self, networks: list[str]) -> None:  # noqa: B027 - most need not know
         """Told which networks a run that goes on has loaded; the others start fresh."""
+
+
+def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A tensor changed, or every one of nested lists and tuples."""
+    if isinstance(value, list | tuple):
+        return type(value)(_map_tensors(change, one) for one in value)
+    return change(value) if isinstance(value, Tensor) else value
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value

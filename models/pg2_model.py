@@ -73,6 +73,7 @@ class PG2Model(BaseModel):
     network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
     training_shapes = ("ndf",)
     size_bound = "the fully connected layers of G1 and D"
+    needs_body_mask = True
 
     @staticmethod
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
@@ -138,11 +139,11 @@ class PG2Model(BaseModel):
 
     @staticmethod
     def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
-        """Discs for poses; the target's pose mask and the published settings to train."""
+        """Discs for poses, and the published settings to train."""
         if not is_train:
             return {"pose_encoding": "disc"}
         training = TRAINING_DEFAULTS.get(layout_name(given), {})
-        return {"pose_encoding": "disc", "pose_mask": True, **WITHOUT_AUGMENTATION, **training}
+        return {"pose_encoding": "disc", **WITHOUT_AUGMENTATION, **training}
 
     @staticmethod
     def check_options(options: argparse.Namespace) -> None:
@@ -214,7 +215,7 @@ class PG2Model(BaseModel):
 
     def train_coarse(self, batch: Batch) -> dict[str, Tensor]:
         """One step on G1 with its reconstruction losses (section 3.1)."""
-        coarse = self.networks["G1"](batch["P1"], batch["BP2"])
+        coarse = self.run("G1", batch["P1"], batch["BP2"])
         l1, masked = reconstruction_losses(coarse, batch["P2"], batch["mask2"])
         losses = {"l1_coarse": l1, "mask_coarse": masked}
         self.update("G1", l1 + masked, losses, is_last=True)
@@ -253,16 +254,16 @@ class PG2Model(BaseModel):
             "target": batch["P2"], "source": batch["P1"], "coarse": coarse, "refined": refined,
         }  # fmt: skip
         judged = self.layout.judged
-        logits = self.networks["D"](torch.cat([pictures[name] for name in judged]))
+        logits = self.run("D", torch.cat([pictures[name] for name in judged]))
         return dict(zip(judged, logits.chunk(len(judged)), strict=True))
 
     @torch.no_grad()
     def coarse_picture(self, batch: Batch) -> Tensor:
         """G1's picture, [B, 3, H, W], not clipped to [-1, 1]."""
-        return self.networks["G1"](batch["P1"], batch["BP2"])
+        return self.run("G1", batch["P1"], batch["BP2"])
 
     def _refined(self, batch: Batch, coarse: Tensor) -> Tensor:
-        return coarse + self.networks["G2"](coarse, batch["P1"])
+        return coarse + self.run("G2", coarse, batch["P1"])
 
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The refined picture, with the coarse one beside it; the coarse one in stage 1."""

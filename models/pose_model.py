@@ -2,7 +2,6 @@
 
 import argparse
 
-import torch
 from torch import Tensor
 
 from models.base_model import Batch, Prediction
@@ -104,14 +103,10 @@ class PoseModel(GFLAModel):
             ("D", self.discriminator, options.lr * options.ratio_g2d),
         ):
             self.add_optimizer(name, self.adam(network, rate))
-        self.run_generator = self.compiled(self.generator)
-        self.run_discriminator = self.compiled(self.discriminator)
 
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One forward of G, D's step on it, then G's step against the updated, frozen D."""
-        with self.autocast():
-            image, flows, _ = self.run_generator(*self.inputs(batch))
-        image = image.to(torch.float32)
+        image, flows, _ = self.run("G", *self.inputs(batch))
         dis_loss = self._step_discriminator(batch["P2"], image.detach())
         losses = self._generator_losses(batch, image, flows)
         self.update("G", sum(losses.values()), losses, is_last=True)
@@ -120,9 +115,9 @@ class PoseModel(GFLAModel):
 
     def _step_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         self.discriminator.requires_grad_(True)
-        loss = self.adversarial.discriminator(self._logits(real), self._logits(fake))
+        loss = self.adversarial.discriminator(self.run("D", real), self.run("D", fake))
         if self.options.gan_mode == "wgan-gp":
-            # Uncompiled and in float32: it is differentiated twice.
+            # Not by `run`, uncompiled and in float32: it is differentiated twice.
             loss = loss + gradient_penalty(self.discriminator, real, fake)
         self.update("D", loss, {"dis_img_gen": loss})
         self.discriminator.requires_grad_(False)  # G's step passes through D but leaves it alone
@@ -142,7 +137,7 @@ class PoseModel(GFLAModel):
             "content_gen": options.lambda_content * content,
             "style_gen": options.lambda_style * style,
             "regularization": options.lambda_regularization * regularity,
-            "ad_gen": options.lambda_g * self.adversarial.generator(self._logits(image)),
+            "ad_gen": options.lambda_g * self.adversarial.generator(self.run("D", image)),
         }
 
     def _perceptual_losses(
@@ -152,16 +147,12 @@ class PoseModel(GFLAModel):
         generated = self.run_vgg(image, IMAGE_LAYERS)
         return content_loss(generated, target), style_loss(generated, target)
 
-    def _logits(self, image: Tensor) -> Tensor:
-        with self.autocast():
-            return self.run_discriminator(image).to(torch.float32)
-
     def compute_prediction(self, batch: Batch) -> Prediction:
         """The generated picture, with the flow fields and masks it was made with."""
         if not getattr(self.options, "save_flow", False):
-            return Prediction(*self.generator(*self.inputs(batch)))
+            return Prediction(*self.run("G", *self.inputs(batch)))
         with recorded_attention(self.generator) as attentions:
-            image, flows, masks = self.generator(*self.inputs(batch))
+            image, flows, masks = self.run("G", *self.inputs(batch))
         return Prediction(image, flows, masks, attentions)
 
     def explain_missing(self, report: LoadReport) -> str | None:

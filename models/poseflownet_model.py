@@ -43,13 +43,11 @@ class PoseFlowNetModel(GFLAModel):
         self.generator = self.add_network("G", generator)
         if options.is_train:
             self.add_optimizer("G", self.adam(self.generator, options.lr))
-            self.run_generator = self.compiled(self.generator)
 
     def training_step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One step on the flow estimator; see BaseModel."""
         options = self.options
-        with self.autocast():
-            flows, _ = self.run_generator(*self.inputs(batch))
+        flows, _ = self.run("G", *self.inputs(batch))
         source = self.constant_features(batch["P1"], self.correctness_features)
         target = self.constant_features(batch["P2"], self.correctness_features)
         correctness, regularity = self.flow_losses(flows, source, target)
@@ -62,6 +60,6 @@ class PoseFlowNetModel(GFLAModel):
 
     def compute_prediction(self, batch: Batch) -> Prediction:
         """Flow fields and masks; the picture is the source warped by the finest flow."""
-        flows, masks = self.generator(*self.inputs(batch))
+        flows, masks = self.run("G", *self.inputs(batch))
         source = batch["P1"]
         return Prediction(warp(source, resize_flow(flows[-1], source.shape[-2:])), flows, masks)

@@ -18,7 +18,7 @@ from util.argument_types import (
 )
 from util.command_line import Parser, as_arguments
 from util.errors import UserError
-from util.precision import add_device_options
+from util.precision import add_speed_options
 from util.run.display import check_displays
 
 
@@ -76,7 +76,7 @@ def add_train_options(parser: Parser) -> None:
         help="step, exponent: factor of the learning rate",
     )
 
-    add_device_options(parser.add_argument_group("speed"))
+    add_speed_options(parser)
 
     group = parser.add_argument_group("records")
     group.add_argument(

@@ -21,8 +21,9 @@ _MALLOC_VARIABLES = (
 )  # fmt: skip
 
 
-def add_device_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options that hold for the whole process, whatever the model."""
+def add_speed_options(parser: Parser) -> None:
+    """Add the options on speed, which hold for every model."""
+    group = parser.add_argument_group("speed")
     group.add_argument(
         "--tf32",
         type=boolean,
@@ -35,11 +36,6 @@ def add_device_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="the same numbers in every run also on a GPU, at some cost; on a CPU they always are",
     )
-
-
-def add_network_options(parser: Parser) -> None:
-    """Add the options that a model has to support itself."""
-    group = parser.add_argument_group("speed of the networks")
     group.add_argument(
         "--amp",
         choices=tuple(AMP_TYPES),
@@ -55,12 +51,6 @@ def add_network_options(parser: Parser) -> None:
         "--channels_last",
         action="store_true",
         help="lay out the networks' features in memory as [B, H, W, C]",
-    )
-    group.add_argument(
-        "--fused_optimizer",
-        type=boolean,
-        default=True,
-        help="Adam updates all parameters in one kernel",
     )
 
 

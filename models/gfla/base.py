@@ -22,7 +22,7 @@ from models.losses.vgg import VGG19Features
 from util.argument_types import boolean, learning_rate
 from util.command_line import Parser
 from util.errors import UserError
-from util.precision import AMP_TYPES, add_network_options, check_bfloat16, compile_network
+from util.precision import AMP_TYPES
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,12 @@ class GFLAModel(BaseModel):
             default="imagenet",
             help="VGG19 of the losses: imagenet (torchvision's download), a file, or random",
         )
-        add_network_options(parser)
+        group.add_argument(
+            "--fused_optimizer",
+            type=boolean,
+            default=True,
+            help="Adam updates all parameters in one kernel",
+        )
 
     @staticmethod
     def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
@@ -232,8 +237,6 @@ class GFLAModel(BaseModel):
         coarse_to_fine = sorted(options.attn_layer, reverse=True)
         self.correctness_features = [f"relu{layer + 1}_1" for layer in coarse_to_fine]
         if options.is_train:
-            if options.amp == "bf16":
-                check_bfloat16(self.device)
             self.vgg = VGG19Features(
                 options.vgg_weights,
                 # On a CPU its convolutions and poolings take about half the time this way.
@@ -241,10 +244,6 @@ class GFLAModel(BaseModel):
                 dtype=AMP_TYPES[options.amp],
             ).to(self.device)
             self.run_vgg = self.compiled(self.vgg)
-
-    def compiled(self, network: nn.Module) -> nn.Module:
-        """The network as training calls it: compiled with --compile, else itself."""
-        return compile_network(network, self.device) if self.options.compile else network
 
     def adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         """The optimiser of a network at the published settings."""
@@ -254,11 +253,6 @@ class GFLAModel(BaseModel):
             betas=(0.0, 0.999),
             fused=self.options.fused_optimizer or None,
         )
-
-    def autocast(self) -> torch.autocast:
-        """Context in which the networks compute as --amp says; losses are computed outside."""
-        is_on = self.options.amp != "off"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
     def flow_losses(
         self, flows: list[Tensor], source: dict[str, Tensor], target: dict[str, Tensor]
@@ -286,7 +280,4 @@ class GFLAModel(BaseModel):
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """What the networks read: source image, source pose, target pose."""
-        inputs = batch["P1"], batch["BP1"], batch["BP2"]
-        if self.uses_channels_last:
-            inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in inputs)
-        return inputs
+        return batch["P1"], batch["BP1"], batch["BP2"]

@@ -30,7 +30,7 @@ def folder(tmp_path):
 def test_batches_are_the_items_to_the_last_bit(folder, workers):
     """Gaussians and discs with the mask, in a training order and for chosen pairs in order."""
     gaussians = folder.dataset(augmentation=AUGMENTATION)
-    discs = create_dataset(pg2_options(f"--dataroot={folder.root}", "--shift=5"))
+    discs = create_dataset(pg2_options(f"--dataroot={folder.root}", "--shift=5"), pose_mask=True)
     for dataset in (gaussians, discs):
         loader = create_loader(dataset, 2, training=True, workers=workers)
         pairs = torch.utils.data.Subset(dataset, [3, 1])
@@ -64,7 +64,7 @@ def test_tensors_of_odd_sizes_keep_their_values(folder):
 
 
 def test_workers_ship_a_tenth(folder):
-    dataset = create_dataset(pg2_options(f"--dataroot={folder.root}"))
+    dataset = create_dataset(pg2_options(f"--dataroot={folder.root}"), pose_mask=True)
 
     def size(item):
         return sum(value.nbytes for value in item.values() if isinstance(value, torch.Tensor))
@@ -75,7 +75,7 @@ def test_workers_ship_a_tenth(folder):
 
 
 def test_batches_come_on_the_device(folder):
-    dataset = create_dataset(pg2_options(f"--dataroot={folder.root}"))
+    dataset = create_dataset(pg2_options(f"--dataroot={folder.root}"), pose_mask=True)
     device = torch.device("meta")
     (batch, *_) = create_loader(dataset, 2, training=False, device=device)
     tensors = {key for key, value in batch.items() if isinstance(value, torch.Tensor)}

@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 def items(folder, *arguments):
     options = pg2_options(f"--dataroot={folder.root}", *arguments)
-    return create_dataset(options)[0]
+    return create_dataset(options, pose_mask=True)[0]
 
 
 def test_pg2_reads_discs_and_the_targets_mask(folder):

@@ -8,7 +8,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from data import create_dataset
 from data.loader import _pack, _unpack
-from models import create_model
+from models import create_model, find_model
 from models.operators.local_attention import LocalAttention
 from models.operators.padding import pad_border
 from options.base_options import parse_train_options
@@ -23,7 +23,7 @@ PG2 = ["--conv_hidden_num=4", "--z_num=6", "--ndf=4", "--stage1_steps=0"]
 
 def make_batch(options):
     """The first training pairs as the loader gives them."""
-    dataset = create_dataset(options)
+    dataset = create_dataset(options, pose_mask=find_model(options.model).needs_body_mask)
     packed = _pack(dataset.__getitems__([(0, 0), (0, 1)]))
     # What the thread of torch's DataLoader makes of it.
     with mock.patch.object(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor):

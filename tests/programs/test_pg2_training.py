@@ -64,7 +64,7 @@ def test_defaults_are_the_published_training():
     for options in (market, fashion):
         assert (options.lr, options.stage1_steps) == (2e-5, 22000)
         assert (options.conv_hidden_num, options.z_num, options.ndf) == (128, 64, 64)
-        assert (options.pose_encoding, options.pose_mask) == ("disc", True)
+        assert options.pose_encoding == "disc"
         assert (options.angle, options.shift, options.scale) == (0, 0, (1, 1))
         assert (options.lr_policy, options.niter_decay) == ("lambda", 0)  # no decay
     published = [(o.layout, o.batchSize, o.niter, o.lambda_rec) for o in (market, fashion)]
@@ -199,7 +199,7 @@ def test_every_network_lowers_its_own_losses(tiny_market):
     options = pg2_options(
         f"--dataroot={tiny_market}", *SMALL, "--ndf=4", "--batchSize=4", "--lr=0.002"
     )
-    batch = next(iter(create_loader(create_dataset(options), 4, training=True)))
+    batch = next(iter(create_loader(create_dataset(options, pose_mask=True), 4, training=True)))
     torch.manual_seed(0)
     model = create_model(options)
     coarse = [sum(model.train_coarse(batch).values()).item() for _ in range(30)]
@@ -217,7 +217,7 @@ def test_every_network_lowers_its_own_losses(tiny_market):
 def test_the_coarse_picture_is_the_result_until_stage_2(tiny_market):
     options = pg2_options(f"--dataroot={tiny_market}", *SMALL, "--ndf=4")
     model = create_model(options)
-    batch = next(iter(create_loader(create_dataset(options), 2, training=False)))
+    batch = next(iter(create_loader(create_dataset(options, pose_mask=True), 2, training=False)))
     coarse = model.predict(batch)
     assert torch.equal(coarse.image, model.coarse_picture(batch)) and not coarse.extras
     model.training_step(batch, options.stage1_steps + 1)
@@ -229,7 +229,7 @@ def test_the_coarse_picture_is_the_result_until_stage_2(tiny_market):
 def test_loaded_weights_of_g2_count_in_stage_1_too(run, tiny_market):
     """As when imported weights are trained on from the first iteration."""
     options = pg2_options(f"--dataroot={tiny_market}", *SMALL, "--ndf=4")
-    batch = next(iter(create_loader(create_dataset(options), 2, training=False)))
+    batch = next(iter(create_loader(create_dataset(options, pose_mask=True), 2, training=False)))
     for label, networks in (("6", ["G1", "G2", "D"]), ("3", ["G1"])):
         model = create_model(options)
         assert load_for_training(model, run[0] / "person", label).networks == networks

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import models
+from options.base_options import parse_train_options
 from script.options_table import options_markdown
 from tests.conftest import TEST_PAIRS
 from tests.support.helpers import MARKET, run_here
@@ -18,6 +19,7 @@ TOY = """
 
     class ToyModel(BaseModel):
         required_networks = ("painter",)
+        needs_body_mask = True
 
         @staticmethod
         def add_options(parser, is_train):
@@ -25,7 +27,7 @@ TOY = """
 
         @staticmethod
         def option_defaults(given, is_train):
-            return {"pose_mask": True, "pose_encoding": "disc", "angle": 0.0, "shift": 0.0,
+            return {"pose_encoding": "disc", "angle": 0.0, "shift": 0.0,
                     "scale": (1.0, 1.0), "niter": 2, "batchSize": 2} if is_train else {}
 
         def __init__(self, options):
@@ -48,7 +50,7 @@ TOY = """
             return {"toy": loss.detach()}
 
         def compute_prediction(self, batch):
-            picture = self.networks["painter"](torch.cat([batch["P1"], batch["BP2"]], 1))
+            picture = self.run("painter", torch.cat([batch["P1"], batch["BP2"]], 1))
             return Prediction(picture, extras={"half": picture / 2})
 """
 
@@ -86,3 +88,27 @@ def test_one_file_is_enough(toy, tiny_market, tmp_path):
     assert "critic" not in tested.stdout
     assert len(list((tmp_path / "out").glob("*_vis.jpg"))) == len(TEST_PAIRS)
     assert "`--toy_width` | `4` | width [toy] |" in options_markdown()
+
+
+def test_it_computes_as_the_options_say(toy, monkeypatch):
+    compiled = []
+
+    def compile_network(network, device):
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr("models.base_model.compile_network", compile_network)
+    parts = {"P1": torch.rand(1, 3, 128, 64), "BP2": torch.rand(1, 18, 128, 64)}
+    pictures = []
+    for arguments in ([], ["--amp=bf16", "--channels_last", "--compile"]):
+        options = parse_train_options([*MARKET, "--model=toy", *arguments])
+        torch.manual_seed(0)
+        model = models.create_model(options)
+        pictures.append([model.compute_prediction(parts).image, model.predict(parts).image])
+    painter = model.networks["painter"]
+    assert compiled == list(model.networks.values())
+    assert painter[0].weight.is_contiguous(memory_format=torch.channels_last)
+    (trained, predicted), (trained_fast, predicted_fast) = pictures
+    assert trained_fast.dtype == torch.float32
+    assert 1e-4 < (trained_fast - trained).abs().max() < 0.05  # bfloat16 has 8 bits
+    assert torch.allclose(predicted_fast, predicted, atol=1e-6) and torch.equal(trained, predicted)
