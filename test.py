@@ -24,9 +24,9 @@ from models.checkpoints import load_for_test
 from models.results import ResultWriter, start_table
 from options.base_options import parse_test_options
 from options.test_options import JPEG_QUALITY
+from util.device import keep_freed_memory
 from util.errors import UserError
 from util.files import written_whole
-from util.precision import keep_freed_memory
 from util.result_table import weights_hash
 from util.run.folder import options_text, run_folder
 

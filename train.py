@@ -31,11 +31,10 @@ from models.pictures import panels_of
 from options.base_options import network_record, parse_train_options
 from options.run_record import changes, option_texts
 from util.checkpoints import write_tensors
-from util.errors import UserError
+from util.device import set_up_device
+from util.errors import UserError, is_out_of_memory
 from util.files import remove_leftovers
 from util.layout import sheet
-from util.memory_errors import is_out_of_memory
-from util.precision import set_up_device
 from util.run.clock import Clock
 from util.run.display import Display, create_display
 from util.run.folder import (

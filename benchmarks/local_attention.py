@@ -10,7 +10,7 @@ Against every other way to compute it in plain PyTorch, and against its two conv
 - floor: only the rewrite's two k×k convolutions, of maps already padded and channels last.
 
 Every row is measured in processes of its own, in turns with the others. `--malloc=kept` keeps freed
-memory in the process, as train.py and test.py do (util/precision.py); `default` leaves glibc as it
+memory in the process, as train.py and test.py do (util/device.py); `default` leaves glibc as it
 comes. Times are medians with their range, after two calls to warm up; memory is what the first call
 adds to the resident set at its peak (on a GPU: to the allocated memory).
 `--case` and `--dtype` measure a part; ratios only ever compare rows of one run.

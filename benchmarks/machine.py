@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from util.precision import keep_freed_memory
+from util.device import keep_freed_memory
 
 
 def add_malloc_option(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ from options.base_options import parse_train_options
 from script.make_synthetic_dataset.writer import make_dataset
 from util.argument_types import non_negative_int, positive_int
 from util.command_line import Parser, run_program
-from util.precision import set_up_device
+from util.device import set_up_device
 
 BATCHES = 2  # that take turns
 GFLA = ["--vgg_weights=random"]

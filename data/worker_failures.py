@@ -14,8 +14,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from data.pair_dataset import PairDataset
-from util.errors import UserError
-from util.memory_errors import is_out_of_memory, out_of_memory_text
+from util.errors import UserError, is_out_of_memory, out_of_memory_text
 
 _DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\)")
 # A full /dev/shm kills a worker (Bus error), or fails its call.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from util.checkpoints import LoadReport
 from util.command_line import Parser
-from util.device import choose_device
-from util.precision import check_bfloat16, compile_network
+from util.device import check_bfloat16, choose_device, compile_network
 
 Batch = Mapping[str, Tensor | list[str]]
 

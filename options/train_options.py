@@ -17,8 +17,8 @@ from util.argument_types import (
     whole_number,
 )
 from util.command_line import Parser, as_arguments
+from util.device import add_speed_options
 from util.errors import UserError
-from util.precision import add_speed_options
 from util.run.display import check_displays
 
 

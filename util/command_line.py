@@ -14,8 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from util.errors import UserError
-from util.memory_errors import is_out_of_memory, out_of_memory_text
+from util.errors import UserError, is_out_of_memory, out_of_memory_text
 from util.packages import not_installed
 from util.terminal import print_on_any_terminal
 

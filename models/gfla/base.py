@@ -21,8 +21,8 @@ from models.losses.regularity import regularity_loss
 from models.losses.vgg import VGG19Features
 from util.argument_types import boolean, learning_rate
 from util.command_line import Parser
+from util.device import AMP_TYPES
 from util.errors import UserError
-from util.precision import AMP_TYPES
 
 
 @dataclass(frozen=True)

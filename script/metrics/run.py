@@ -45,10 +45,10 @@ from script.metrics.lpips_distance import LPIPSDistance
 from script.metrics.pairing import ResultFile, find_results
 from script.metrics.report import Figure, Report, mean_figure
 from script.metrics.scoring import BodyMasks, ScoredPictures, Scores, score_pictures
+from util.device import keep_freed_memory
 from util.errors import UserError, printable
 from util.images import read_image_size
 from util.packages import not_installed
-from util.precision import keep_freed_memory
 from util.pretrained_weights import MissingWeights
 from util.result_table import TABLE_NAME, read_table
 

@@ -17,10 +17,10 @@ from models.losses.perceptual import gram_matrix
 from models.losses.vgg import VGG19Features
 from options.base_options import parse_train_options
 from tests.support.helpers import PROJECT, train_options
-from util import precision
+from util import device
 from util.checkpoints import read_state_dict
+from util.device import check_compiler, keep_freed_memory, set_up_device
 from util.errors import UserError
-from util.precision import check_compiler, keep_freed_memory, set_up_device
 
 SMALL = ("--load_size=64", "--old_size=64")
 OPTIONS = {
@@ -212,8 +212,8 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
     with pytest.raises(UserError, match="--amp=bf16: Old GPU"):
-        precision.check_bfloat16(torch.device("cuda"))
-    precision.check_bfloat16(torch.device("cpu"))
+        device.check_bfloat16(torch.device("cuda"))
+    device.check_bfloat16(torch.device("cpu"))
 
 
 def test_another_family_refuses_options_it_does_not_have():
@@ -255,25 +255,25 @@ def test_deterministic(settings, monkeypatch):
 
 
 def test_memory_is_kept_unless_the_user_decides(monkeypatch):
-    for name in precision._MALLOC_VARIABLES:
+    for name in device._MALLOC_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert keep_freed_memory() == (precision.platform.libc_ver()[0] == "glibc")
+    assert keep_freed_memory() == (device.platform.libc_ver()[0] == "glibc")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert not keep_freed_memory()
 
 
-@pytest.mark.skipif(precision.platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.skipif(device.platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_kept_memory_is_not_touched_for_the_first_time_again():
     program = (
         "import resource, torch\n"
-        "from util.precision import keep_freed_memory\n"
+        "from util.device import keep_freed_memory\n"
         "keep_freed_memory()\n"
         "for _ in range(16):\n"  # malloc's cache of small rests is full after eight
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.ones(2**24)\n"  # 64 MiB: 16384 pages of 4 KiB
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in precision._MALLOC_VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in device._MALLOC_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=PROJECT, env=environment, capture_output=True, text=True, check=True,
@@ -370,7 +370,7 @@ def test_deterministic_runs_are_equal_on_a_gpu(stage, arguments):
         "from tests.programs.test_speed import SMALL, train\n"
         "from tests.support.helpers import train_options\n"
         "from models import create_model\n"
-        "from util.precision import set_up_device\n"
+        "from util.device import set_up_device\n"
         f"options = train_options('--model={stage}', *SMALL, '--gpu_ids=0', '--deterministic', "
         f"*{arguments})\n"
         "set_up_device(options); torch.manual_seed(0); model = create_model(options)\n"
