@@ -1,6 +1,6 @@
 """The benchmarks of speed run as a user runs them, at their smallest.
 
-Others are with what they measure: test_frechet, test_data_loading and test_reliability.
+Others are with what they measure: test_data_loading and test_reliability.
 """
 
 import re

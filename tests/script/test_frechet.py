@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from benchmarks import frechet_distance as benchmark
 from script.metrics.frechet import FeatureStatistics, frechet_distance
 from tests.support.golden_formula import golden
 from util.errors import UserError
@@ -151,14 +150,3 @@ def test_broken_statistics_are_refused():
         frechet_distance(mean + np.inf, covariance, mean, covariance)
     with pytest.raises(ValueError, match=r"got \[4\], expected \[3\]"):
         frechet_distance(mean, covariance, np.zeros(4), np.eye(4))
-
-
-def test_the_benchmark_compares_equals():
-    for images in (200, 30):
-        a, b = (benchmark.random_statistics(images, seed, features=48) for seed in (1, 2))
-        outcome = benchmark.compare(benchmark.METHODS, a, b, rounds=1)
-        distances = [distance for _, distance in outcome.values()]
-        assert distances == pytest.approx([distances[0]] * 3, rel=1e-6)
-        assert distances[0] > 0
-        text = benchmark.table("48", outcome)
-        assert text.count("\n") == 4 and "| ours |" in text
