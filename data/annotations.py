@@ -105,7 +105,7 @@ def read_pair_table(
             # (`isfile` takes what can be no name.)
             if suffix.lower() not in IMAGE_SUFFIXES and os.path.isfile(image_folder / name):
                 return f"{image_folder / name}: is not of a type that is read; save it as .png"
-            return f"image '{name}' is not in {image_folder}"
+            return f"image '{name}' is not in {image_folder}{in_folder.other_case(name)}"
         pose = annotations.find(name)
         if isinstance(pose, str):
             return pose
@@ -178,7 +178,14 @@ def read_pair_table(
             f"left out {len(bad)} of {len(pairs) + len(bad)} pairs (--skip_bad_samples), "
             f"the first: {bad[0]}",
         )
+    first: dict[tuple[int, ...], int] = {}
+    again = [row for row, pair in zip(rows, pairs, strict=True)
+             if first.setdefault(tuple(pair), row) != row]  # fmt: skip
     more_notices = (
+        f"{pairs_path}: {len(again)} rows repeat a pair, the first: row {again[0]}; training takes "
+        "such a pair more often than others"
+        if again
+        else "",
         in_folder.notice(pairs_path.name, image_folder),
         annotations.names.notice(pairs_path.name, annotation_path),
         files_not_read(image_folder),
@@ -372,7 +379,8 @@ class _Annotations:
         """Give the (x, y) of each key point, NaN = missing; or say what is wrong."""
         found = self.names.find(name)
         if found is None:
-            return f"'{name}' has no row in {self._path}{self._unnamed_hint}"
+            near = self.names.other_case(name)
+            return f"'{name}' has no row in {self._path}{near or self._unnamed_hint}"
         if found in self._bad:
             return self._bad[found]
         row, text_y, text_x = self._rows[found]

@@ -106,6 +106,7 @@ class NameMatcher:
         self._known = set(known)
         self._wanted = wanted
         self._by_normalised: dict[str, list[str]] | None = None
+        self._by_lower: dict[str, str] | None = None
         self._rivals: dict[str, set[tuple[str, str]]] = {}
         self.respelt: dict[str, str] = {}
 
@@ -132,6 +133,13 @@ class NameMatcher:
             return None
         self.respelt[name] = matches[0]
         return matches[0]
+
+    def other_case(self, name: str) -> str:
+        """Say which name differs from one that was not found in letter case alone; else nothing."""
+        if self._by_lower is None:
+            self._by_lower = {normalised_name(known).lower(): known for known in self._known}
+        near = self._by_lower.get(normalised_name(name).lower())
+        return f" ('{near}' is there: write upper and lower case alike)" if near else ""
 
     def notice(self, whose: str, where: Path) -> str:
         """Say that names of `whose` were matched with others in `where`, if so."""

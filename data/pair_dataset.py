@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
-from data.annotations import read_pair_table
+from data.annotations import PAIR_COLUMNS, read_pair_table
 from data.augmentation import (
     Augmentation,
     affine_matrix,
@@ -27,11 +27,14 @@ from data.body_mask import KEYPOINT_COUNTS, disc_body_mask
 from data.flow import FlowFolder
 from data.frame_check import FAR_OUTSIDE, Frame
 from data.pose_maps import DISC_RADIUS, POSE_ENCODINGS
+from data.tables import read_rows
 from util.argument_types import LARGEST_SIDE, frame, positive_int, real_number, scale_range, size
 from util.device import cpu_cores
 from util.errors import UserError
 from util.images import read_image, read_image_size, resize_image, to_tensor
 from util.pair_names import check_unique, pair_name
+
+_COMPARED = 20  # images, with those of the same name in the training folder
 
 
 class PairDataset(Dataset):
@@ -163,6 +166,8 @@ class PairDataset(Dataset):
             has_network_options=self.has_network_options,
         )
         self.notices = table.notices
+        if seen := self._seen_in_training(root, table.files):
+            self.notices.append(seen)
         self.bad_rows = table.bad
         self._files = table.files
         self._poses = table.poses
@@ -458,8 +463,29 @@ class PairDataset(Dataset):
                 f"{error}; row {self._rows[index]} of {self.pairs_path} needs it: replace the file"
             ) from None
 
-    def _find_table(self, root: Path, kind: str) -> Path:
-        names = [f"{prefix}-{kind}-{self.phase}.csv" for prefix in self.file_prefixes]
+    def _seen_in_training(self, root: Path, files: list[str]) -> str:
+        """Say that images of a phase other than training are in the training pairs, if so."""
+        if self.phase == "train":
+            return ""
+        try:
+            path = self._find_table(root, "pairs", "train")
+            rows = [values for _, values in read_rows(path, PAIR_COLUMNS, ",")]
+        except UserError:  # there is none; else it is told in training
+            return ""
+        trained = {name for values in rows if not isinstance(values, str) for name in values}
+        shared = [name for name in files if name in trained]
+        for name in shared[:_COMPARED]:  # the two folders may call different images by one name
+            other = root / "train" / name
+            if other.is_file() and filecmp.cmp(other, self.image_folder / name, shallow=False):
+                return (
+                    f"{len(shared)} of the {len(files)} images of {self.pairs_path} are in {path}, "
+                    f"too, such as {name}: figures are better on people seen in training"
+                )
+        return ""
+
+    def _find_table(self, root: Path, kind: str, phase: str | None = None) -> Path:
+        phase = phase or self.phase
+        names = [f"{prefix}-{kind}-{phase}.csv" for prefix in self.file_prefixes]
         found = [root / name for name in names if (root / name).exists()]
         if not found:
             others = ", ".join(sorted(path.name for path in root.glob("*.csv"))) or "none"

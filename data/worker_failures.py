@@ -69,7 +69,7 @@ def explain_failure(error: Exception, dataset: PairDataset) -> UserError | None:
         return UserError(message + _SHARED_MEMORY_FIX)
     return UserError(
         f"{message}the machine may have run out of memory; take fewer --nThreads or a smaller "
-        "--batchSize, or load without workers (--nThreads=0)"
+        "--batchSize or --load_size, or load without workers (--nThreads=0)"
     )
 
 
@@ -77,7 +77,7 @@ def _explain_lack(error: Exception, text: str) -> UserError | None:
     if is_out_of_memory(error):
         return UserError(
             f"{out_of_memory_text(error)} while data was loaded: take fewer --nThreads, or a "
-            "smaller --batchSize"
+            "smaller --batchSize or --load_size"
         )
     if any(part in text for part in _SHARED_MEMORY):
         return UserError(f"a data worker could not hand over a batch: {_SHARED_MEMORY_FIX}")

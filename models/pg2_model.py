@@ -79,11 +79,15 @@ class PG2Model(BaseModel):
     def trained_with(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
         """The options that shaped G1, G2 or D."""
         if dis_layers := sum(f"layers.{i}.conv.weight" in shapes for i in range(9)):
-            ndf = shapes["layers.0.conv.weight"][0] if "layers.0.conv.weight" in shapes else None
+            ndf, channels, *_ = shapes.get("layers.0.conv.weight", (None, IMAGE_CHANNELS))
+            if channels != IMAGE_CHANNELS:
+                return {}  # transposed, say
             return {"layout": _layout_of(dis_layers=dis_layers), "ndf": ndf}
         if "first.weight" not in shapes:
             return {}
-        width, channels, *_ = shapes["first.weight"]
+        width, channels, *kernel = shapes["first.weight"]
+        if kernel != [3, 3] or shapes.get("encoder.0.conv1.weight", (0, width))[1] != width:
+            return {}  # transposed, say
         levels = sum(f"encoder.{i}.conv1.weight" in shapes for i in range(9))
         found = {"conv_hidden_num": width}
         if "to_latent.weight" not in shapes:  # G2

@@ -69,6 +69,8 @@ def read_image(path: str | os.PathLike, at_least: tuple[int, int] | None = None)
             raise UserError(f"{path}: has more than {_MOST_SCANS} scans; save it again")
         if at_least is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, at_least if _orientation(image) in _TURNED else at_least[::-1])
+        if getattr(image, "default_image", False):  # an animated PNG's, which is none of its frames
+            image.seek(1)
         was_turned = image.format == "TIFF" and _orientation(image) != 1  # by Pillow, in loading it
         image.load()
         if was_turned or _orientation(image) != 1:

@@ -191,6 +191,8 @@ class GFLAModel(BaseModel):
 
         found: dict[str, Any] = {}
         source, target = first("source.block0.model.2"), first("target.block0.model.2")
+        if source and target and source[0] != target[0]:  # transposed, say, and not to be read so
+            return {}
         flow, discriminator = first("flow_net.block0.model.2"), first("block0.model.1")
         is_spectral = any(name.endswith("_orig") for name in shapes)
         if source and target:
@@ -205,7 +207,9 @@ class GFLAModel(BaseModel):
             found["attn_layer"] = sorted(found["kernel_size"])
         if flow:
             # It reads an image and two poses; alone it does not tell how they share its channels.
-            points = (flow[1] - found.get("image_nc", 3)) // 2
+            points, rest = divmod(flow[1] - found.get("image_nc", 3), 2)
+            if points < 1 or rest:
+                return {}
             found |= {"structure_nc": points, "flow_ngf": flow[0]}
             deepest = len(numbers(r"flow_net\.encoder"))
             found["attn_layer"] = sorted(deepest - i for i in numbers(r"flow_net\.output"))

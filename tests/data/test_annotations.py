@@ -118,6 +118,29 @@ def test_an_image_annotated_twice(folder):
     assert "row 8: 'p0.png' has other key points than in row 2" in folder.error()
 
 
+def test_names_in_other_letter_case_are_named(folder):
+    folder.write_pairs(["p0.png,P1.png"])
+    assert f"image 'P1.png' is not in {folder.images} ('p1.png' is there" in folder.error()
+    (folder.images / "p1.png").rename(folder.images / "P1.png")
+    assert f"'P1.png' has no row in {folder.annotation} ('p1.png' is there" in folder.error()
+
+
+def test_pairs_that_are_there_twice_are_told(folder):
+    folder.write_pairs(["p0.png,p1.png", "p1.png,p0.png", "p0.png,p1.png"])
+    (notice,) = folder.dataset(trust_keypoints=True).notices
+    assert f"{folder.pairs}: 1 rows repeat a pair, the first: row 4" in notice
+
+
+def test_images_seen_in_training_are_told(tmp_path):
+    train, test = (Folder(tmp_path, phase=phase) for phase in ("train", "test"))
+    assert train.dataset(trust_keypoints=True).notices == []
+    (notice,) = test.dataset(trust_keypoints=True).notices
+    assert f"6 of the 6 images of {test.pairs} are in {train.pairs}, too" in notice
+    for name in test.names:  # other pictures may have the same names
+        (test.images / name).write_bytes((test.images / name).read_bytes() + b" ")
+    assert test.dataset(trust_keypoints=True).notices == []
+
+
 def test_pairs_without_image_or_annotation(folder):
     folder.write_pairs(["p0.png,p1.png", "p0.png,gone.png", "p2.png"])
     message = folder.error()

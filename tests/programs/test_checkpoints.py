@@ -264,6 +264,18 @@ def test_checkpoint_of_other_options_is_refused(tiny_market, tmp_path):
     assert_one_line_error(process, "has shape", "--kernel_size=2=5,3=3 --attn_layer=2,3")
 
 
+@pytest.mark.parametrize("turn", [(1, 0, 2, 3), (2, 3, 1, 0)], ids=["transposed", "TensorFlow's"])
+def test_transposed_weights_get_no_advice_on_key_points(tiny_market, tmp_path, turn):
+    network = pose_generator()
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.permute(turn).contiguous()
+    put_checkpoint(tmp_path, network)
+    process = run_test(tiny_market, tmp_path)
+    assert_one_line_error(process, "has shape")
+    assert "--structure_nc" not in process.stderr
+
+
 def test_poseflownet_takes_the_flow_part_of_a_pose_checkpoint(tiny_market, tmp_path):
     torch.manual_seed(0)
     whole, flow_part = pose_generator(), FlowGenerator(attn_layer=[2])

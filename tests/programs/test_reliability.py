@@ -127,6 +127,33 @@ def test_the_second_ctrl_c_stops_at_once(tiny_market, tmp_path):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_a_stopped_run_says_which_command_goes_on(tiny_market, tmp_path, capsys):
+    def stop(*arguments):
+        run = trainer(tiny_market, tmp_path, "--niter=9", *arguments)
+        step = run.model.training_step
+
+        def step_with_signal(batch, iteration):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return step(batch, iteration)
+
+        run.model.training_step = step_with_signal
+        assert run.run() == 143
+        return capsys.readouterr().out.splitlines()[-1].partition("saved; ")[2]
+
+    rest = " goes on from there"
+    assert stop() == "--continue_train" + rest
+    assert stop("--from_scratch") == "--continue_train without --from_scratch" + rest
+    assert stop("--continue_train") == "the same command" + rest
+    again = ("--continue_train", "--which_iter=1")
+    shutil.copyfile(tmp_path / "person/latest_state.pth", tmp_path / "person/1_state.pth")
+    for path in (tmp_path / "person").glob("latest_net_*.pth"):
+        shutil.copyfile(path, path.with_name(path.name.replace("latest", "1")))
+    assert stop(*again) == "--continue_train without --which_iter" + rest
+    start = ("--name=other", "--init_from=person")
+    assert stop(*start) == "--continue_train without --init_from" + rest
+    assert stop(start[0], "--continue_train") == "the same command" + rest
+
+
 def test_a_stop_does_not_wait_for_an_evaluation(tiny_market, tmp_path):
     run = trainer(tiny_market, tmp_path, "--niter=4", "--eval_iters_freq=1", "--eval_pairs=5")
     predict, calls = run.model.predict, []

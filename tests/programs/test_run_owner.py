@@ -110,6 +110,8 @@ def test_stage_1_does_not_go_on_over_stage_2(root, train, where, told_by):
     process = train("--name=both", STAGE_1, "--continue_train", "--niter=2", *filter(None, [where]))
     advice = "--init_from=both:poseflownet_latest"
     assert_one_line_error(process, "of --model=pose", "go on with --model=pose", "--name", advice)
+    in_place = "in place of --continue_train" + (" and --which_iter" if where else "")
+    assert process.stderr.rstrip().endswith(f"{advice} {in_place}")
     assert content(root) == before
 
 

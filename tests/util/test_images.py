@@ -50,6 +50,15 @@ def test_images_that_cannot_be_read(tmp_path):
             read_image(tmp_path / name)
 
 
+def test_an_animated_png_is_its_first_frame(tmp_path):
+    """Its default image, for programs that know no animations, may be none of the frames."""
+    default, *frames = (Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue"))
+    for is_outside, expected in ((True, (0, 255, 0)), (False, (255, 0, 0))):
+        path = tmp_path / "a.png"
+        default.save(path, save_all=True, append_images=frames, default_image=is_outside)
+        assert read_image(path).getpixel((0, 0)) == expected
+
+
 def test_save_image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     save_image(tmp_path / "deep" / "a.png", pixels)
