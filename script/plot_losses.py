@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from util.argument_types import positive_int
 from util.command_line import Parser
 from util.errors import UserError
-from util.files import written_whole
+from util.files import real_path, written_whole
 from util.run.history import plots_of, read_records
 
 Losses = dict[str, dict[str, np.ndarray]]
@@ -79,7 +79,7 @@ def read_losses(folders: Sequence[Path]) -> tuple[Losses, list[str]]:
 
 def _labels(folders: Sequence[Path]) -> list[str]:
     """The folders' names; the whole paths where two have the same."""
-    names = [folder.resolve().name for folder in folders]
+    names = [real_path(folder).name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

@@ -48,6 +48,11 @@ def regular_file(path: str | os.PathLike, most: int | None = None) -> os.stat_re
     return found
 
 
+def real_path(path: Path) -> Path:
+    """A path without links, absolute; one that leads to itself stays, where `resolve` raises."""
+    return Path(os.path.realpath(path))
+
+
 def is_file_name(name: object) -> bool:
     """Whether something that a file holds may be joined to a folder: the plain name of a file.
 
@@ -65,8 +70,9 @@ def is_file_name(name: object) -> bool:
 def name_limit(folder: Path) -> int:
     """How many bytes a file name may have in a folder; where none says, what is usual."""
     try:
-        return os.pathconf(folder, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # Windows; a folder yet to be made
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        return os.pathconf(there, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows
         return 255
 
 

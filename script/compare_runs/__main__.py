@@ -12,7 +12,7 @@ from pathlib import Path
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.command_line import Parser, run_program
 from util.errors import UserError
-from util.files import written_whole
+from util.files import real_path, written_whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output:  # first: what shows the text may be closed
         output = Path(options.output)
         parts = ("metrics.json", "metrics.csv")
-        if output.resolve() in {(run.folder / part).resolve() for run in runs for part in parts}:
+        if real_path(output) in {real_path(run.folder / part) for run in runs for part in parts}:
             raise UserError(f"--output: {output} is of a report; give another name")
         with written_whole(output) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -12,7 +12,7 @@ import numpy as np
 
 from script.metrics.report import KEY_COLUMNS, SCHEMA, Figure
 from util.errors import UserError
-from util.files import LARGEST_TEXT, regular_file
+from util.files import LARGEST_TEXT, real_path, regular_file
 from util.images import IMAGE_SUFFIXES
 from util.json_files import read_json
 from util.pair_names import RESULT_MARK, SEPARATOR, choose_cut, cuts
@@ -62,7 +62,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     seen: dict[Path, Path] = {}
     for path in paths:
         run = read_run(path)
-        earlier = seen.setdefault(run.folder.resolve(), path)
+        earlier = seen.setdefault(real_path(run.folder), path)
         if earlier is not path:
             raise UserError(f"{path}: this report is given twice (also as {earlier})")
         runs.append(run)
@@ -218,8 +218,8 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
         UserError: none or several match.
     """
     folder = Path(name)
-    folder = (folder.parent if folder.suffix == ".json" else folder).resolve()
-    found = [run for run in runs if run.folder.resolve() == folder] or [
+    folder = real_path(folder.parent if folder.suffix == ".json" else folder)
+    found = [run for run in runs if real_path(run.folder) == folder] or [
         run for run in runs if name in (run.name, run.name.removesuffix(f" ({run.folder})"))
     ]
     if len(found) != 1:

@@ -10,11 +10,12 @@ import torch
 from script.metrics.figures import FIGURES, FigureKind
 from script.metrics.gallery_pairs import MOST_PAIRS
 from util.errors import UserError
+from util.files import real_path
 
 
 def report_name(options: argparse.Namespace) -> Path:
     """The report's name, from --name or the results folder. Raises UserError for a bad one."""
-    name = Path(options.name or Path(options.distorated_path).resolve().name)
+    name = Path(options.name or real_path(Path(options.distorated_path)).name)
     if not name.name or name.is_absolute() or ".." in name.parts:
         raise UserError(
             f"--name={options.name}: give a name such as ./market; --output takes the folder"

@@ -19,7 +19,7 @@ from script.metrics.frechet import FeatureStatistics
 from script.metrics.row_file import RowFile
 from util.device import cpu_cores
 from util.errors import UserError
-from util.files import written_whole
+from util.files import real_path, written_whole
 from util.images import read_image
 from util.json_files import parse_json
 from util.npz_files import read_arrays
@@ -260,7 +260,7 @@ def read_real_set(
         files = sorted(path.name for path in folder.glob("*.npz"))
         hint = f"; to use {files[0]}, name that file itself" if files else ""
         raise UserError(f"--fid_real_path: {folder} has no images{hint}")
-    if cache_folder.resolve().is_relative_to(folder.resolve()):
+    if real_path(cache_folder).is_relative_to(real_path(folder)):
         raise UserError(f"--cache_dir: {cache_folder} lies in the image folder; name another")
     files = fingerprint(folder, names)
     try:
@@ -350,9 +350,9 @@ class _CacheSlot:
     """The place of one folder and network in the cache."""
 
     def __init__(self, cache: Path, folder: Path, item: RealNetwork, files: str) -> None:
-        where = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        where = hashlib.sha256(str(real_path(folder)).encode()).hexdigest()[:8]
         # A long name is cut: the files' names add some 60 bytes to it.
-        name = os.fsencode(folder.resolve().name)[:120].decode(errors="ignore")
+        name = os.fsencode(real_path(folder).name)[:120].decode(errors="ignore")
         stem = f"{name}-{where}-{item.name}"
         self._key = {"version": CACHE_VERSION, "files": files, "protocol": item.protocol}
         key = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:8]

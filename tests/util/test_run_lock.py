@@ -169,3 +169,26 @@ def test_linked_folders_and_checkpoints_stay_of_use(tmp_path):
     arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
     prepare_folder(train_options(*arguments, "--continue_train"), {})
     assert (tmp_path / "disk" / "train_opt.txt").exists()
+
+
+def test_a_fresh_run_does_not_leave_the_place_that_a_link_leads_to(tmp_path):
+    """The lock is that place's: a run beside the link could be trained over by another."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "latest_net_G.pth").touch()
+    (tmp_path / "person").symlink_to(tmp_path / "disk")
+    arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
+    with pytest.raises(UserError, match=r"is a link to .*disk, which holds an earlier run"):
+        prepare_folder(train_options(*arguments), {})
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["latest_net_G.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "person"]
+
+
+@pytest.mark.parametrize("target", ["person", "nowhere"])
+def test_a_link_that_leads_nowhere(tmp_path, target):
+    (tmp_path / "person").symlink_to(target)
+    arguments = ["--model=poseflownet", f"--checkpoints_dir={tmp_path}", "--name=person"]
+    with (
+        RunLock(tmp_path / "person"),
+        pytest.raises(UserError, match=r"person cannot be written: .*a link to no folder"),
+    ):
+        prepare_folder(train_options(*arguments), {})

@@ -13,7 +13,7 @@ from typing import Any
 from util.checkpoints import read_model
 from util.command_line import as_arguments
 from util.errors import UserError
-from util.files import written_whole
+from util.files import real_path, written_whole
 from util.run.network_record import read_network_record, write_network_record
 
 _SAVED = re.compile(r"(?P<label>latest|\d+)_(net_.+|state)\.pth")
@@ -174,15 +174,26 @@ def prepare_folder(
         ) as file:
             file.write(options_text(options))
     except OSError as error:
-        raise UserError(
-            f"--checkpoints_dir: {folder} cannot be written: {error.strerror}"
-        ) from error
+        reason = error.strerror
+        if isinstance(error, FileExistsError):
+            reason = "it is a file, or a link to no folder; remove it, or choose another --name"
+        raise UserError(f"--checkpoints_dir: {folder} cannot be written: {reason}") from error
     write_network_record(folder, record)
     return folder
 
 
 def move_aside(folder: Path) -> Path:
-    """Rename an earlier run's folder to NAME.earlier-N, and say so; gives the new path."""
+    """Rename an earlier run's folder to NAME.earlier-N, and say so; gives the new path.
+
+    Raises:
+        UserError: it is a link: the new folder would not lie where that one leads, which is the
+            place that is locked.
+    """
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link to {real_path(folder)}, which holds an earlier run: choose "
+            "another --name, or let the link lead to an empty folder"
+        )
     number = 1
     while (earlier := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
         number += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from util.errors import UserError
+from util.files import real_path
 
 _LOCKED_BYTE = 2**20
 _LONGEST_HOLDER = 400  # characters that name who has it
@@ -27,7 +28,7 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder = folder.resolve()
+        folder = real_path(folder)
         self._path = folder.with_name(f".{folder.name}.lock")
         self._file: IO[str] | None = None
         try:
