@@ -22,6 +22,7 @@ _PLACES = {
 _KEPT_POINTS = 4000
 _CHUNK, _FEW = 20_000, 100
 _MOST_NAMES = 1000
+_NUMBERS = {int, float}
 _LAST_ITERATION = 2**53  # a float holds those before exactly: no two points share a place
 
 Plots = dict[str, dict[str, float]]
@@ -66,11 +67,14 @@ def read_records(path: Path) -> Iterator[dict | None]:
     names: set[str] = set()
     for record in read_json_lines(path):
         if record is not None and _is_record(record):
-            more = record.keys() | {record["model"]}
-            if more <= names or len(more | names) <= _MOST_NAMES:
-                names |= more
-                yield record
-                continue
+            if not (record.keys() <= names and record["model"] in names):
+                more = record.keys() | {record["model"]} | names
+                if len(more) > _MOST_NAMES:
+                    yield None
+                    continue
+                names = more
+            yield record
+            continue
         yield None
 
 
@@ -171,15 +175,20 @@ class History:
 
     def _add_all(self, model: str, is_score: bool, records: Sequence[Mapping]) -> None:
         added: dict[str, dict[str, np.ndarray]] = {"losses": {}}  # as `plots_of`
-        for name in dict.fromkeys(name for record in records for name in record):
+        iterations = np.array([record["iteration"] for record in records], float)
+        for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+            if name in _NOT_PLOTTED:
+                continue
             values = [record.get(name) for record in records]
-            is_number = [type(value) in (int, float) for value in values]
-            if name in _NOT_PLOTTED or not any(is_number):
+            is_number = np.ones(len(values), bool)
+            if not set(map(type, values)) <= _NUMBERS:
+                is_number = np.array([type(value) in _NUMBERS for value in values])
+            if not is_number.any():
                 continue
             title, curve, factor = _place(name, is_score)
-            iterations = [record["iteration"] for record in itertools.compress(records, is_number)]
             numbers = np.array(list(itertools.compress(values, is_number)), float)
-            points = decimate(np.stack([iterations, numbers * factor], axis=1), _KEPT_POINTS // 2)
+            points = np.stack([iterations[is_number], numbers * factor], axis=1)
+            points = decimate(points, _KEPT_POINTS // 2)
             added.setdefault(title, {})[curve] = points
         for title, curves in added.items():
             if not curves:
