@@ -11,6 +11,7 @@ if __name__ == "__main__":  # so that errors and Ctrl-C within the imports below
     run_program("test")
 
 import argparse
+import errno
 import os
 import time
 from pathlib import Path
@@ -21,14 +22,13 @@ from tqdm import tqdm
 from data import create_dataset, create_loader
 from models import create_model
 from models.checkpoints import load_for_test
-from models.results import ResultWriter, start_table
+from models.results import ResultWriter, choose_pairs
 from options.base_options import parse_test_options
 from options.test_options import JPEG_QUALITY
 from util.device import keep_freed_memory
 from util.errors import UserError
-from util.files import written_whole
 from util.result_table import weights_hash
-from util.run.folder import options_text, run_folder
+from util.run.folder import run_folder
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -44,24 +44,13 @@ def generate(options: argparse.Namespace) -> int:
         keep_freed_memory()
     for report in load_for_test(model, run_folder(options), options.which_iter):
         print(report)
-    folder = Path(options.results_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--results_dir: {folder} cannot be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--results_dir: {folder} cannot be written: choose another folder, or change its "
-            "permissions"
-        )
+    _check_writable(Path(options.results_dir))
     paths = [dataset.pair_paths(index) for index in range(len(dataset))]
     inputs = [dataset.input_digest(index) for index in range(len(dataset))]
     writer = ResultWriter(options, weights_hash(model.networks), paths, inputs, dataset.pairs_path)
-    chosen = start_table(writer, paths)
+    chosen = choose_pairs(writer, paths)
     if options.jpeg_quality != JPEG_QUALITY and options.results_format != "jpg":
         print("--jpeg_quality has no effect without --results_format=jpg")
-    with written_whole(folder / "test_opt.txt") as temporary:
-        temporary.write_text(options_text(options), encoding="utf-8", errors="backslashreplace")
     pairs = torch.utils.data.Subset(dataset, chosen)
     loader = create_loader(
         pairs, options.batchSize, training=False, workers=options.nThreads, device=model.device
@@ -80,6 +69,21 @@ def generate(options: argparse.Namespace) -> int:
             raise UserError(f"{dataset.pairs_path}: no pair has images that can be read: see above")
         print(f"{len(chosen) - written} pairs left out, their images cannot be read: see above")
     return 0
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a results folder that cannot be made or written; it is made with the first picture."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise UserError(f"--results_dir: {folder} cannot be made ({error.strerror})") from error
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--results_dir: {there} cannot be written: choose another folder, or change its "
+            "permissions"
+        )
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from util.result_table import (
     read_table,
     write_table,
 )
+from util.run.folder import options_text
 
 
 def flow_path(results_folder: Path, pair: str) -> Path:
@@ -89,7 +90,8 @@ class ResultWriter:
         if options.save_input:
             endings += [f"_{name}.{options.results_format}" for name in ("source", "target")]
         self._check_lengths(endings)
-        self._flows_checked = False
+        self.kept: list[ResultRow] = []  # rows that the table begins with
+        self._has_begun = False
 
     def _check_lengths(self, endings: Iterable[str]) -> None:
         limit, longest = name_limit(self.folder), max(endings, key=len)
@@ -129,7 +131,10 @@ class ResultWriter:
         return all(path.exists() for path in paths)
 
     def write(self, batch: Batch, prediction: Prediction) -> None:
-        """Write a batch; each result after what lies beside it, and the rows of the table last."""
+        """Write a batch; each result after what lies beside it, and the rows of the table last.
+
+        The first one makes the folder, with the table as it is before the first picture.
+        """
         if not prediction.image.isfinite().all():
             raise UserError(
                 f"the network makes NaN or infinite numbers of {batch['P1_path'][0]} or a pair of "
@@ -140,12 +145,16 @@ class ResultWriter:
         inputs = self._inputs(batch) if self.options.save_input else {}
         extras = {name: to_uint8(picture) for name, picture in prediction.extras.items()}
         flows = flow_panels(batch["P1"], prediction) if self.options.save_flow else {}
-        if self.options.save_flow and not self._flows_checked:
-            self._flows_checked = True  # which there are shows with the first batch
+        if not self._has_begun:
             if flows:
                 self._check_lengths([f"_{name}.{self.options.results_format}" for name in flows])
-            else:
+            elif self.options.save_flow:
                 print(f"--save_flow has no effect: --model={self.options.model} has no flow")
+            write_table(self.folder, self.kept)
+            with written_whole(self.folder / "test_opt.txt") as temporary:
+                text = options_text(self.options)
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+            self._has_begun = True
         for row, paths in enumerate(zip(batch["P1_path"], batch["P2_path"], strict=True)):
             pair = pair_name(*paths)
             if inputs:
@@ -177,8 +186,8 @@ class ResultWriter:
         }
 
 
-def start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """Write the table as it is before the first picture; give the positions of pairs to make.
+def choose_pairs(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Give the positions of pairs to make; the writer gets the rows that the table begins with.
 
     What the folder holds of other runs is told. With --skip_existing results of these weights and
     options are kept.
@@ -193,7 +202,8 @@ def start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[
             f"--results_dir: {folder / TABLE_NAME} is not a table of test.py, which would replace "
             "it: move it away, or choose another folder"
         )
-    there = {name for name in list_images(folder) if Path(name).stem.endswith(RESULT_MARK)}
+    images = list_images(folder) if folder.exists() else []
+    there = {name for name in images if Path(name).stem.endswith(RESULT_MARK)}
     listed = {name: row for name, row in (table or {}).items() if name in there}
     rows = [writer.row(*paths) for paths in pairs]
     own = {row.result for row in rows}
@@ -212,7 +222,7 @@ def start_table(writer: ResultWriter, pairs: Sequence[tuple[str, str]]) -> list[
         kept = {r.result for r, paths in zip(rows, pairs, strict=True)
                 if r.result in listed and writer.is_whole(pair_name(*paths))}  # fmt: skip
     strangers = {name: row for name, row in listed.items() if name not in own}
-    write_table(folder, [*strangers.values(), *(listed[name] for name in sorted(kept))])
+    writer.kept = [*strangers.values(), *(listed[name] for name in sorted(kept))]
     if options.skip_existing:
         count = sum(row.result in kept for row in rows)
         print(f"--skip_existing: {count} of {len(rows)} results are there")

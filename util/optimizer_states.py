@@ -9,6 +9,11 @@ from torch import Tensor
 from util.state_dicts import converted
 
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+# No mean of gradients is larger than this many times the root of the mean of their squares: by
+# Cauchy and Schwarz (1 - b1) / sqrt((1 - b2) (1 - b1² / b2)), which is 32 at most for our betas.
+# A step has Adam's usual size then, or a multiple that does no harm.
+_MOST_ROOTS = 1000
+_ROUNDED_TO_ZERO = 1e-15  # far above gradients whose squares a float32 cannot hold
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
@@ -36,6 +41,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
             number: {key: _checked(parameters[number], one[key], key, number) for key in one}
             for number, one in states.items()
         }
+        for number, one in state.items() if is_adam else ():
+            most = _MOST_ROOTS * one["exp_avg_sq"].sqrt() + _ROUNDED_TO_ZERO
+            if (one["exp_avg"].abs() > most).any():
+                raise ValueError(f"exp_avg of parameter {number} does not fit its exp_avg_sq")
         for group, other in zip(groups, saved_groups, strict=True):
             if "steps" in group:  # TensorFlowAdam counts here
                 group["steps"] = int(_steps(other["steps"], "step of a group"))

@@ -306,6 +306,18 @@ def test_moments_are_taken_and_options_are_not():
             assert torch.equal(loaded["state"][number][key], value)
 
 
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.5, 0.999), (0.9, 0.999)])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e15])
+def test_moments_of_a_spike_and_of_gradients_that_vanish_are_taken(betas, size):
+    """All that a parameter can meet: nothing for long, one gradient, and nothing again."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], betas=betas)
+    for step in range(400):
+        parameter.grad = torch.full((1,), size if step in (0, 300, 301) else 0.0)
+        optimizer.step()
+        load_optimizer(torch.optim.Adam([parameter], betas=betas), optimizer.state_dict())
+
+
 def changed(number=0, **changes):
     saved = adam_state()
     saved["state"][number] = {**saved["state"][number], **changes}
@@ -316,6 +328,10 @@ MOMENTS = {
     "shape": lambda: changed(exp_avg=torch.ones(1)),
     "NaN": lambda: changed(exp_avg=torch.full((3, 2), float("nan"))),
     "negative": lambda: changed(exp_avg_sq=-torch.ones(3, 2)),
+    "mean beyond its squares": lambda: changed(exp_avg=torch.full((3, 2), 3e38)),
+    "both beyond": lambda: changed(
+        exp_avg=torch.full((3, 2), 3e38), exp_avg_sq=3e38 * torch.ones(3, 2)
+    ),
     "complex": lambda: changed(exp_avg=torch.ones(3, 2, dtype=torch.complex64)),
     "whole": lambda: changed(exp_avg=torch.ones(3, 2, dtype=torch.int64)),
     "no tensor": lambda: changed(exp_avg=[1]),
