@@ -36,6 +36,7 @@ FORMATS = sorted(
 )
 SECONDS = 5  # of the processor, for reading one input
 PATIENCE = 60  # seconds until a reader is taken for hanging: the machine may be busy
+PATIENCE_AT_START = 600  # a busy machine ends no hour of trials
 MEGABYTES = 1024  # of address space, beyond what the child has at its start; modules may say more
 INPUTS_PER_CHILD = 1000  # memory that is given back in pieces is not held against an input
 
@@ -95,6 +96,7 @@ def run(
             if child is None or tried % INPUTS_PER_CHILD == 0:
                 if child is not None:
                     child.close()
+                    print(f"{name}, seed {seed}: {tried} inputs so far", flush=True)
                 child = _Child(name, work)
             folder = work / "input"
             folder.mkdir()
@@ -139,7 +141,7 @@ class _Child:
             cwd=work,
             env=environment,
         )
-        if self._answer(120) != ["ready", ""]:
+        if self._answer(PATIENCE_AT_START) != ["ready", ""]:
             said = self._said()
             self.close()
             raise RuntimeError(f"the readers of {name} do not start: {said}")

@@ -124,7 +124,7 @@ def _pad(rng: random.Random, name: str, data: bytes) -> bytes:
         return data[:-1] + b"!\xfe\1a\0" * (size // 5) + data[-1:]
     if name == "PPM":
         return data[:2] + rng.choice([b" ", b"#\n", b"\n#"]) * (size // 2) + data[2:]
-    place = rng.randrange(len(data))
+    place = rng.randint(0, len(data))
     return data[:place] + bytes(size) + data[place:]
 
 
