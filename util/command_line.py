@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from util.errors import UserError, is_out_of_memory, out_of_memory_text
+from util.errors import UserError, is_out_of_memory, out_of_memory_text, printable
 from util.packages import not_installed
 from util.terminal import print_on_any_terminal
 
@@ -167,10 +167,10 @@ def as_arguments(options: Mapping[str, Any]) -> str:
 def run_program(main: Callable[..., int | None] | str, *arguments: object) -> None:
     """Run a program's main function and exit; mistakes are one line.
 
-    Exit codes: what `main` returns (None is 0); 2 for a UserError, for memory that ran out and for
-    a package that is not installed; 130 for Ctrl-C; 1, with a traceback, for anything else, as that
-    is a defect of the program. With --debug on the command line the traceback is shown for the
-    others, too, before their line.
+    Exit codes: what `main` returns (None is 0); 2 for a UserError, for memory that ran out, for a
+    file that its permissions keep from the program, and for a package that is not installed; 130
+    for Ctrl-C; 1, with a traceback, for anything else, as that is a defect of the program. With
+    --debug on the command line the traceback is shown for the others, too, before their line.
 
     OpenMP's threads wait as WAITING says, unless the user has set how: `main` imports torch.
 
@@ -200,12 +200,23 @@ def run_program(main: Callable[..., int | None] | str, *arguments: object) -> No
         if missing is None:
             raise
         _end(error, f"error: {missing}", 2)
+    except PermissionError as error:
+        if not isinstance(error.filename, str | bytes | os.PathLike):
+            raise
+        _end(error, f"error: {_permissions_text(error)}", 2)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         _end(error, f"error: {out_of_memory_text(error)}{_memory_hint()}", 2)
     finally:
         _interrupt_as_usual()
+
+
+def _permissions_text(error: PermissionError) -> str:
+    return (
+        f"{printable(os.fsdecode(error.filename))}: {error.strerror}; it, or a folder above it, is "
+        "another user's: change its permissions, or choose another"
+    )
 
 
 def _end_at_once(*_: object) -> NoReturn:

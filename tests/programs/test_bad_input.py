@@ -4,6 +4,7 @@ What single readers refuse is in their own tests; docs/reliability.md has a tabl
 """
 
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -363,6 +364,19 @@ def test_memory_that_runs_out_names_the_options(capsys, error, part):
     assert end.value.code == 2 and line.count("\n") == 1
     assert line.startswith("error: ") and part in line
     assert "a smaller --batchSize, or a smaller --load_size" in line
+
+
+def test_a_folder_of_another_user_is_told(tmp_path, capsys):
+    """Tests run as root, too, who may enter it: so the system's answer is made here."""
+
+    def main() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", tmp_path / "a\nb")
+
+    with pytest.raises(SystemExit) as end:
+        run_program(main)
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1
+    assert r"a\nb: Permission denied; it, or a folder above it, is another user's" in line
 
 
 def test_a_defect_keeps_its_traceback(capsys):

@@ -340,6 +340,20 @@ def test_a_checkpoint_with_nan_is_refused(tiny_market, tmp_path):
     assert_one_line_error(process, str(path), name, "NaN", "--which_iter")
 
 
+def test_nothing_is_written_of_weights_that_make_no_pictures(tiny_market, tmp_path):
+    succeed(run_here("train.py", *PG2, *places(tiny_market, tmp_path), "--niter=1"))
+    path = tmp_path / "person" / "latest_net_G1.pth"
+    weights = torch.load(path, weights_only=True)
+    torch.save({name: value * 1e30 for name, value in weights.items()}, path)
+    shape = [option for option in PG2 if option.startswith(("--conv", "--z_num"))]
+    process = run_here(
+        "test.py", *MARKET[:2], "--model=pg2", *shape, "--stage=1", "--name=person",
+        *places(tiny_market, tmp_path), f"--results_dir={tmp_path}/new/results",
+    )  # fmt: skip
+    assert_one_line_error(process, "makes NaN or infinite numbers", "--which_iter")
+    assert not (tmp_path / "new").exists()
+
+
 # A disk that is full.
 
 
