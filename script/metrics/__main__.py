@@ -60,7 +60,7 @@ def build_metrics_parser() -> Parser:
     add("--batch_size", type=positive_int, default=16, help="pictures at a time in the networks")
     add("--workers", type=non_negative_int, default=cpu_cores(), help="decoding processes")
     add("--cache_dir", help="statistics of real sets; None is OUTPUT/real_statistics")
-    add("--scratch_dir", help="for temporary files, 12 kB a picture; None is the system's")
+    add("--scratch_dir", help="without effect: there are no temporary files any more")
     return parser
 
 

@@ -30,7 +30,7 @@ def has_real_statistics(options: argparse.Namespace) -> bool:
 
 def check_paths(options: argparse.Namespace) -> None:
     """Raise UserError for a path that is not there."""
-    for option in ("fid_real_path", "flow_path", "scratch_dir"):
+    for option in ("fid_real_path", "flow_path"):
         path = getattr(options, option)
         is_file = option == "fid_real_path" and has_real_statistics(options)
         if path is not None and not is_file and not Path(path).is_dir():
@@ -56,6 +56,7 @@ def without_effect(options: argparse.Namespace, kinds: Mapping[str, FigureKind])
         ("missing", has_masked, mask_needs),
         ("mask_pose", has_masked, mask_needs),
         ("gallery_by", options.gallery, "--gallery"),
+        ("scratch_dir", False, "temporary files, and there are none any more"),
     ]
     if options.protocol != "gfla":
         gfla = "--protocol=gfla"

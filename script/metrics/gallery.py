@@ -1,8 +1,7 @@
 """A gallery of the worst, the median and the best pairs, for people who would rather look.
 
 `gallery.html` is one file with its pictures inside: it opens without a server or a network and
-survives being moved or mailed, and an earlier gallery is replaced in one step. `gallery.png` shows
-the same as one picture (`gallery_sheet.py`).
+survives being moved or mailed, and an earlier gallery is replaced in one step.
 """
 
 import base64
@@ -24,9 +23,7 @@ from script.metrics.gallery_pairs import (
     summary_of,
     widths_shown,
 )
-from script.metrics.gallery_sheet import gallery_sheet
 from util.files import written_whole
-from util.images import save_image
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --text: #1d1d1f; --quiet: #686870;
@@ -71,7 +68,7 @@ def write_gallery(
     count: int,
     title: str,
 ) -> Choice:
-    """Write `gallery.html` and `gallery.png`, replacing those of an earlier run.
+    """Write `gallery.html`, replacing that of an earlier run.
 
     Only the pictures shown are read, so memory does not grow with the number of pairs.
 
@@ -97,11 +94,9 @@ def write_gallery(
         pair.result: read_pictures(pair) for section in choice.sections for _, pair in section.pairs
     }
     page = _page(choice, shown, rank_by, title, summary)
-    picture = gallery_sheet(choice, shown, rank_by, title, summary)
     with written_whole(folder / "gallery.html") as temporary:
         # A file name that is no UTF-8 shows a question mark.
         temporary.write_text(page, encoding="utf-8", errors="replace")
-    save_image(folder / "gallery.png", picture)
     return choice
 
 

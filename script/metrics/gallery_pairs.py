@@ -172,11 +172,3 @@ def number_text(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut the middle out of a long text: the end of a name tells pairs of one source apart."""
-    if len(text) <= length:
-        return text
-    kept = length - 3
-    return f"{text[: kept // 2]}...{text[-(kept - kept // 2) :]}"

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from data.image_names import list_images
 from script.metrics.frechet import FeatureStatistics
-from script.metrics.row_file import RowFile
 from util.device import cpu_cores
 from util.errors import UserError
 from util.files import real_path, written_whole
@@ -25,7 +24,6 @@ from util.json_files import parse_json
 from util.npz_files import read_arrays
 
 FEATURES = 2048
-CLASSES = 1008
 CACHE_VERSION = 1
 
 Network = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
@@ -68,50 +66,33 @@ def in_batches_of_one_size(
 
 
 @dataclass
-class StandardFeatures:
-    """Features and logits of the FID-Inception-2015 network for one set, in the order added.
+class SetFeatures:
+    """What a network says of one set of pictures.
 
     Args:
-        network: a StandardInception.
+        network: a StandardInception, which gives features and logits, or an ImageNetInception.
         device: where it is.
-        folder: where the rows go.
-        name: start of their file names.
-        keep: which rows to keep: "features" (KID), "logits" (Inception score).
+        keep: whose rows to keep: "features" (KID), "logits" (Inception score). Of a set of 48 674
+            pictures features are 0.4 GB, logits 0.2 GB.
     """
 
     network: Network
     device: torch.device
-    folder: Path
-    name: str
-    keep: frozenset[str] = frozenset({"features", "logits"})
+    keep: frozenset[str] = frozenset()
     statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
-
-    def __post_init__(self) -> None:
-        self.features = RowFile(self.folder / f"{self.name}.features", FEATURES)
-        self.logits = RowFile(self.folder / f"{self.name}.logits", CLASSES)
+    _rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add(self, pictures: Sequence[np.ndarray]) -> None:
         """Take pictures, uint8 [H, W, 3]."""
-        features, logits = in_batches_of_one_size(self.network, self.device, pictures)
-        self.statistics.add(features)
-        if "features" in self.keep:
-            self.features.append(features)
-        if "logits" in self.keep:
-            self.logits.append(logits)
+        outputs = in_batches_of_one_size(self.network, self.device, pictures)
+        self.statistics.add(outputs[0])
+        for name, rows in zip(("features", "logits"), outputs, strict=False):
+            if name in self.keep:
+                self._rows.setdefault(name, []).append(rows)
 
-
-@dataclass
-class ImageNetFeatures:
-    """Statistics of torchvision's InceptionV3 for one set; arguments as above."""
-
-    network: Network
-    device: torch.device
-    statistics: FeatureStatistics = field(default_factory=FeatureStatistics)
-
-    def add(self, pictures: Sequence[np.ndarray]) -> None:
-        """Take pictures, uint8 [H, W, 3]."""
-        (features,) = in_batches_of_one_size(self.network, self.device, pictures)
-        self.statistics.add(features)
+    def rows(self, name: str) -> np.ndarray:
+        """The rows kept of "features" or "logits", in the order added: float32 [N, columns]."""
+        return np.concatenate(self._rows[name])
 
 
 class _Pictures(Dataset):
@@ -146,14 +127,14 @@ class RealSet:
         description: folder, count, formats and sizes, for the protocol column.
         unreadable: a message per image that was not.
         moments: (mean, covariance) by network name.
-        features: features of the standard network, for KID.
+        features: float32 [N, 2048] of the standard network, for KID.
     """
 
     count: int | None
     description: str
     unreadable: list[str]
     moments: dict[str, tuple[np.ndarray, np.ndarray]]
-    features: RowFile | None
+    features: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -280,7 +261,7 @@ def read_real_set(
         f"{folder}: {describe_files(names, first['sizes'], first['count'])}",
         first["unreadable"],
         {name: (entry["mean"], entry["covariance"]) for name, entry in entries.items()},
-        RowFile(standard.features_path, FEATURES) if standard else None,
+        standard.features() if standard else None,
     )
 
 
@@ -294,41 +275,28 @@ def _extract(
     workers: int,
 ) -> dict[str, dict]:
     """One pass over the images for all `networks`; writes and returns their cache entries."""
-    collectors: dict[str, StandardFeatures | ImageNetFeatures] = {}
-    for item in networks:
-        if item.name == "standard":
-            slot = slots[item.name]
-            slot.part_path.unlink(missing_ok=True)
-            collectors[item.name] = StandardFeatures(
-                item.network, device, slot.part_path.parent, slot.part_path.stem,
-                frozenset({"features"}),
-            )  # fmt: skip
-        else:
-            collectors[item.name] = ImageNetFeatures(item.network, device)
+    collectors = {
+        item.name: SetFeatures(item.network, device, slots[item.name].keep) for item in networks
+    }
     unreadable: list[str] = []
     sizes: Counter[str] = Counter()
     loader = in_order(_Pictures([folder / name for name in names]), batch_size, workers)
-    try:
-        with tqdm(total=len(names), desc="real images", unit="image", disable=None) as bar:
-            for items in loader:
-                pictures = [item for item in items if not isinstance(item, str)]
-                unreadable += [item for item in items if isinstance(item, str)]
-                sizes.update(map(size_text, pictures))
-                if pictures:
-                    for collector in collectors.values():
-                        collector.add(pictures)
-                bar.update(len(items))
-        if sizes.total() < 2:
-            raise UserError(
-                f"--fid_real_path: {folder} has {sizes.total()} readable images; "
-                "FID needs 2 at the very least, and some thousands to mean anything"
-            )
-    except BaseException:
-        for slot in slots.values():
-            slot.part_path.unlink(missing_ok=True)
-        raise
+    with tqdm(total=len(names), desc="real images", unit="image", disable=None) as bar:
+        for items in loader:
+            pictures = [item for item in items if not isinstance(item, str)]
+            unreadable += [item for item in items if isinstance(item, str)]
+            sizes.update(map(size_text, pictures))
+            if pictures:
+                for collector in collectors.values():
+                    collector.add(pictures)
+            bar.update(len(items))
+    if sizes.total() < 2:
+        raise UserError(
+            f"--fid_real_path: {folder} has {sizes.total()} readable images; "
+            "FID needs 2 at the very least, and some thousands to mean anything"
+        )
     return {
-        name: slots[name].write(collector.statistics, sorted(sizes), unreadable)
+        name: slots[name].write(collector, sorted(sizes), unreadable)
         for name, collector in collectors.items()
     }
 
@@ -358,11 +326,8 @@ class _CacheSlot:
         key = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:8]
         self._stem = stem
         self.path = cache / f"{stem}.npz"
-        # Two runs may fill one cache at the same time: each writes a file of its own, and what
-        # takes the final name is the same for both.
-        self.features_path = cache / f"{stem}-{key}.features"
-        self.part_path = cache / f".{stem}-{key}.{os.getpid()}.features"
-        self._keeps_features = item.name == "standard"
+        self._features_path = cache / f"{stem}-{key}.features"
+        self.keep = frozenset({"features"} if item.name == "standard" else ())
 
     def read(self, say: Callable[[str], None]) -> dict | None:
         """The entry, None when there is none that holds for these files."""
@@ -388,18 +353,25 @@ class _CacheSlot:
             what = "images" if key.get("files") != self._key["files"] else "protocol"
             say(f"{self.path}: the {what} changed since, computed anew")
             return None
-        if self._keeps_features and len(RowFile(self.features_path, FEATURES)) != rows:
-            say(f"{self.features_path}: damaged cache entry, computed anew")
+        path = self._features_path
+        if self.keep and (not path.is_file() or path.stat().st_size != 4 * FEATURES * rows):
+            say(f"{path}: damaged cache entry, computed anew")
             return None
         return entry
 
-    def write(self, statistics: FeatureStatistics, sizes: list[str], unreadable: list[str]) -> dict:
+    def features(self) -> np.ndarray:
+        """The features of the entry, float32 [N, 2048]; mapped, as FID does not read them."""
+        return np.memmap(self._features_path, "<f4", "r").reshape(-1, FEATURES)
+
+    def write(self, collector: SetFeatures, sizes: list[str], unreadable: list[str]) -> dict:
+        statistics = collector.statistics
         notes = {"count": statistics.count, "sizes": sizes, "unreadable": unreadable}
         arrays = {"mean": statistics.mean, "covariance": statistics.covariance}
-        if self._keeps_features:
-            self.part_path.replace(self.features_path)
+        if self.keep:
+            with written_whole(self._features_path) as temporary:
+                collector.rows("features").astype("<f4").tofile(temporary)
             for stale in self.path.parent.glob(f"{glob.escape(self._stem)}-*.features"):
-                if stale != self.features_path:
+                if stale != self._features_path:
                     stale.unlink(missing_ok=True)
         with written_whole(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, notes=json.dumps({**notes, "key": self._key}), **arrays)

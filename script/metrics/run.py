@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +28,16 @@ from script.metrics.gallery import write_gallery
 from script.metrics.gallery_pairs import GalleryPair
 from script.metrics.image_sets import (
     FEATURES,
-    ImageNetFeatures,
     RealNetwork,
     RealSet,
-    StandardFeatures,
+    SetFeatures,
     describe_files,
     fingerprint,
     read_real_set,
     read_statistics,
 )
 from script.metrics.inception import ImageNetInception, StandardInception
-from script.metrics.inception_score import InceptionScore
+from script.metrics.inception_score import inception_score
 from script.metrics.kid import kernel_inception_distance
 from script.metrics.lpips_distance import LPIPSDistance
 from script.metrics.pairing import ResultFile, find_results
@@ -61,7 +59,6 @@ MASK_SHAPES = {
 USUAL_FRAMES = {(128, 64): (128, 64), (256, 256): (256, 176), (256, 176): (256, 176)}
 IS_SPLITS = 10
 SHUFFLE_SEED = 2020
-LOGIT_ROWS = 4096  # read at a time for the Inception score
 GALLERY_ORDER = ("LPIPS", "SSIM", "SSIM_7x7", "L1", "L1_255", "PSNR", "MAE", "SSIM_256", "EPE")
 
 
@@ -110,32 +107,31 @@ def run_metrics(options: argparse.Namespace) -> int:
     kinds = {figure: kind for figure, kind in kinds.items() if figure not in report.left_out}
 
     real = _real_set(options, kinds, networks, output, device, report)
-    with tempfile.TemporaryDirectory(prefix="metrics-", dir=options.scratch_dir) as scratch:
-        features = _collectors(kinds, networks, device, Path(scratch))
-        scores = score_pictures(
-            ScoredPictures(
-                results,
-                {n: k.score for n, k in kinds.items() if k.score and not k.masked},
-                {n: k.score for n, k in kinds.items() if k.score and k.masked},
-                masks,
-                Path(options.flow_path) if "EPE" in kinds else None,
-            ),
-            features=[features[n] for n in ("standard", "imagenet") if n in features],
-            masked_features=features.get("masked"),
-            lpips=networks.lpips if any(k.network == "lpips" for k in kinds.values()) else None,
-            device=device,
-            batch_size=options.batch_size,
-            workers=options.workers,
+    features = _collectors(kinds, networks, device)
+    scores = score_pictures(
+        ScoredPictures(
+            results,
+            {n: k.score for n, k in kinds.items() if k.score and not k.masked},
+            {n: k.score for n, k in kinds.items() if k.score and k.masked},
+            masks,
+            Path(options.flow_path) if "EPE" in kinds else None,
+        ),
+        features=[features[n] for n in ("standard", "imagenet") if n in features],
+        masked_features=features.get("masked"),
+        lpips=networks.lpips if any(k.network == "lpips" for k in kinds.values()) else None,
+        device=device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+    )
+    if fingerprint(Path(options.distorated_path), names) != before:
+        report.problems.append(
+            f"a set of results of one run: files in {options.distorated_path} were written "
+            "anew while they were scored; score them again when test.py has ended"
         )
-        if fingerprint(Path(options.distorated_path), names) != before:
-            report.problems.append(
-                f"a set of results of one run: files in {options.distorated_path} were written "
-                "anew while they were scored; score them again when test.py has ended"
-            )
-        report.results = _describe_results(options, results, scores)
-        report.problems += scores.problems
-        report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]
-        _add_figures(report, kinds, networks, features, real, scores, masks, options)
+    report.results = _describe_results(options, results, scores)
+    report.problems += scores.problems
+    report.warnings += [f"files {what}: {count}" for what, count in scores.notices.items()]
+    _add_figures(report, kinds, networks, features, real, scores, masks, options)
     return _finish(report, folder, output / f"{name}.csv", results, scores, skipped, options)
 
 
@@ -255,18 +251,17 @@ def _real_set(
 
 
 def _collectors(
-    kinds: dict[str, FigureKind], networks: _Networks, device: torch.device, scratch: Path
-) -> dict[str, StandardFeatures | ImageNetFeatures]:
-    collectors: dict[str, StandardFeatures | ImageNetFeatures] = {}
+    kinds: dict[str, FigureKind], networks: _Networks, device: torch.device
+) -> dict[str, SetFeatures]:
+    collectors = {}
     wanted = {kind.network for kind in kinds.values() if not kind.masked}
     if "standard" in wanted:
-        collectors["standard"] = StandardFeatures(networks.standard, device, scratch, "results")
+        keep = frozenset({"features", "logits"})
+        collectors["standard"] = SetFeatures(networks.standard, device, keep)
     if "imagenet" in wanted:
-        collectors["imagenet"] = ImageNetFeatures(networks.imagenet, device)
+        collectors["imagenet"] = SetFeatures(networks.imagenet, device)
     if "mask_IS" in kinds:
-        collectors["masked"] = StandardFeatures(
-            networks.standard, device, scratch, "masked", frozenset({"logits"})
-        )
+        collectors["masked"] = SetFeatures(networks.standard, device, frozenset({"logits"}))
     return collectors
 
 
@@ -303,7 +298,7 @@ def _add_figures(
     report: Report,
     kinds: dict[str, FigureKind],
     networks: _Networks,
-    features: dict[str, StandardFeatures | ImageNetFeatures],
+    features: dict[str, SetFeatures],
     real: RealSet | None,
     scores: Scores,
     masks: BodyMasks | None,
@@ -343,7 +338,7 @@ def _add_figures(
 def _set_figure(
     name: str,
     kind: FigureKind,
-    collector: StandardFeatures | ImageNetFeatures,
+    collector: SetFeatures,
     real: RealSet | None,
     protocol: list[str],
     report: Report,
@@ -360,7 +355,7 @@ def _set_figure(
             return None, f"{count} generated images: FID and KID need 2 at the very least"
         if name == "KID":
             outcome = kernel_inception_distance(
-                collector.features, real.features, subset_size=KID_SUBSET, seed=SHUFFLE_SEED
+                collector.rows("features"), real.features, subset_size=KID_SUBSET, seed=SHUFFLE_SEED
             )
             value, std = outcome.mean, outcome.std
             protocol.insert(1, f"{outcome.subsets} subsets of {outcome.subset_size}")
@@ -381,10 +376,7 @@ def _set_figure(
     else:
         if count < IS_SPLITS:
             return None, f"{count} images: {IS_SPLITS} splits need as many at least"
-        score = InceptionScore(count, splits=IS_SPLITS, shuffle_seed=SHUFFLE_SEED)
-        for start in range(0, count, LOGIT_ROWS):
-            score.add(collector.logits[start : start + LOGIT_ROWS])
-        value, std = score.result()
+        value, std = inception_score(collector.rows("logits"), IS_SPLITS, SHUFFLE_SEED)
     if not math.isfinite(value):
         raise UserError(
             f"it is {value}: the features of some image are broken; check the weight file of the "
@@ -404,8 +396,8 @@ def _finish(
 ) -> int:
     by = _gallery_figure(report, options) if options.gallery else None
     report.write(folder, summary, results, scores.rows)
-    for picture in ("gallery.html", "gallery.png"):  # one of other figures would mislead
-        (folder / picture).unlink(missing_ok=True)
+    for picture in ("gallery.html", "gallery.png"):  # one of other figures, or of a version that
+        (folder / picture).unlink(missing_ok=True)  # wrote a .png, too, would mislead
     if by:
         _write_gallery(report, folder, results, scores, by, options.gallery)
     # All files are there before anything is printed: what shows it may be closed.
@@ -414,7 +406,7 @@ def _finish(
         print(f"not asked for: {', '.join(f'{n} ({why})' for n, why in skipped.items())}")
     print(f"written: {summary}, {folder}/metrics.json, {folder}/metrics.csv")
     if by:
-        print(f"written: {folder}/gallery.html, {folder}/gallery.png (by {by})")
+        print(f"written: {folder}/gallery.html (by {by})")
     if not report.complete:
         print("the report is not complete: see 'left out' above")
     return 0 if report.complete else 1

@@ -14,8 +14,7 @@ from data.flow import FlowFolder
 from data.frame_check import Frame
 from models.results import flow_path
 from script.metrics.image_sets import (
-    ImageNetFeatures,
-    StandardFeatures,
+    SetFeatures,
     in_batches_of_one_size,
     in_order,
     size_text,
@@ -231,8 +230,8 @@ class Scores:
 def score_pictures(
     dataset: ScoredPictures,
     *,
-    features: Sequence[StandardFeatures | ImageNetFeatures] = (),
-    masked_features: StandardFeatures | None = None,
+    features: Sequence[SetFeatures] = (),
+    masked_features: SetFeatures | None = None,
     lpips: LPIPSDistance | None = None,
     device: torch.device,
     batch_size: int,

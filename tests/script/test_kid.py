@@ -77,23 +77,3 @@ def test_one_image_is_not_enough(rows, subset_size):
         kernel_inception_distance(
             random_features(rows, 1), random_features(10, 2), subset_size=subset_size
         )
-
-
-def test_only_the_rows_of_a_subset_are_read(tmp_path):
-    a, b = random_features(60, 1), random_features(50, 2)
-    stored = np.memmap(tmp_path / "features", np.float32, "w+", shape=a.shape)
-    stored[:] = a
-
-    class Rows:
-        reads: list = []  # noqa: RUF012
-
-        def __len__(self):
-            return len(b)
-
-        def __getitem__(self, index):
-            self.reads.append(index)
-            return b[index]
-
-    outcome = kernel_inception_distance(stored, Rows(), subsets=4, subset_size=9)
-    assert [len(index) for index in Rows.reads] == [9] * 4
-    assert outcome == kernel_inception_distance(a, b, subsets=4, subset_size=9)
