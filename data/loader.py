@@ -55,7 +55,7 @@ class PairLoader(DataLoader):
                 if packed is not None:
                     yield self._pairs.complete(_unpack(*packed, self._device))
         except Exception as error:
-            explained = explain_failure(error, self._pairs)
+            explained = explain_failure(error)
             if explained is None:
                 raise
             # What the error holds on to would keep the other workers, and news of their end, here.

@@ -3,7 +3,6 @@
 import argparse
 import filecmp
 import hashlib
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,8 +132,6 @@ class PairDataset(Dataset):
         # Shared memory, so that worker processes count too; each in its own slot, without a lock.
         slots = cpu_cores() + 1
         self._skipped_reads = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        # By process: its number, and the position of the pair that it is reading, else -1.
-        self._being_read = torch.full((slots, 2), -1, dtype=torch.int64).share_memory_()
         self._told: set[str] = set()
         self._rng = np.random.RandomState()
 
@@ -337,16 +334,7 @@ class PairDataset(Dataset):
         epoch, index = key if is_training_key else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
-        slot = self._being_read[self._slot()]
-        slot[0], slot[1] = os.getpid(), index
-        try:
-            return self._load_or_skip(epoch, index, is_training_key)
-        finally:
-            slot[1] = -1
-
-    def pairs_being_read(self) -> dict[int, tuple[str, str]]:
-        """Paths of the pair (see pair_paths) that each process is reading now, or died reading."""
-        return {pid: self.pair_paths(k) for pid, k in self._being_read.tolist() if k >= 0}
+        return self._load_or_skip(epoch, index, is_training_key)
 
     def _slot(self) -> int:
         """Number of this process among those that read."""

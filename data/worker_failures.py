@@ -2,37 +2,23 @@
 
 import atexit
 import contextlib
-import os
 import re
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Iterable, Iterator
-from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from data.pair_dataset import PairDataset
 from util.errors import UserError, is_out_of_memory, out_of_memory_text
 
-_DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\)")
 # A full /dev/shm kills a worker (Bus error), or fails its call.
 _SHARED_MEMORY = ("Bus error", "bus error", "shared memory", "</torch_", "No space left on device")
-_SHARED_MEMORY_FIX = (
-    "the shared memory (/dev/shm) through which workers hand over batches may be full: make it "
-    "larger (docker run --shm-size=8g), take a smaller --batchSize, or load without workers "
-    "(--nThreads=0)"
-)
 _TOO_MANY_FILES = ("Too many open files", "received 0 items of ancdata")
 
 
-def explain_failure(error: Exception, dataset: PairDataset) -> UserError | None:
+def explain_failure(error: Exception) -> UserError | None:
     """Turn what a loader with workers raised into the one line of a UserError.
-
-    Args:
-        error: as a DataLoader raised it.
-        dataset: of the loader.
 
     Returns:
         None where it is neither a worker's death nor a lack of memory.
@@ -46,41 +32,26 @@ def explain_failure(error: Exception, dataset: PairDataset) -> UserError | None:
         return None
     # Which of them knows the signal depends on timing.
     text = " ".join(map(str, error_chain(error)))
-    death = _DEATH.search(text)
+    if any(part in text for part in _SHARED_MEMORY):
+        return UserError(
+            "a data worker could not hand over a batch: the shared memory (/dev/shm) may be full: "
+            "make it larger (docker run --shm-size=8g), take a smaller --batchSize, or load "
+            "without workers (--nThreads=0)"
+        )
     # Batches are fetched through a socket from the worker that made them: it breaks with a death.
     is_broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
-    if death is None and not (is_broken and "Traceback" not in text):
-        return _explain_lack(error, text)
-    readers = _dead_readers(dataset)
-    for _ in range(20 if death is None else 0):  # the socket breaks before the process is dead
-        if readers:
-            break
-        time.sleep(0.05)
-        readers = _dead_readers(dataset)
-    pids = death["pids"] if death else ", ".join(map(str, readers))
-    reading = " and ".join(readers.values())
-    signal_name = re.search(r"killed by signal: ([\w ]+)", text)
-    message = (
-        f"a data worker{f' (process {pids})' if pids else ''} "
-        f"{f'was killed ({signal_name[1].strip()})' if signal_name else 'ended unexpectedly'}"
-        f"{f' while it read {reading}' if reading else ''}: "
-    )
-    if any(part in text for part in _SHARED_MEMORY):
-        return UserError(message + _SHARED_MEMORY_FIX)
-    return UserError(
-        f"{message}the machine may have run out of memory; take fewer --nThreads or a smaller "
-        "--batchSize or --load_size, or load without workers (--nThreads=0)"
-    )
-
-
-def _explain_lack(error: Exception, text: str) -> UserError | None:
+    if "DataLoader worker (pid" in text or (is_broken and "Traceback" not in text):
+        name = re.search(r"killed by signal: ([\w ]+)", text)
+        return UserError(
+            f"a data worker {f'was killed ({name[1].strip()})' if name else 'ended unexpectedly'}: "
+            "the machine may have run out of memory; take fewer --nThreads or a smaller "
+            "--batchSize or --load_size, or load without workers (--nThreads=0)"
+        )
     if is_out_of_memory(error):
         return UserError(
             f"{out_of_memory_text(error)} while data was loaded: take fewer --nThreads, or a "
             "smaller --batchSize or --load_size"
         )
-    if any(part in text for part in _SHARED_MEMORY):
-        return UserError(f"a data worker could not hand over a batch: {_SHARED_MEMORY_FIX}")
     if any(part in text for part in _TOO_MANY_FILES):
         return UserError(
             "too many files are open: raise the limit (ulimit -n 4096), or take fewer --nThreads"
@@ -93,24 +64,6 @@ def error_chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _dead_readers(dataset: PairDataset) -> dict[int, str]:
-    """Processes that died reading, and the files of the pair."""
-    try:
-        pairs = dataset.pairs_being_read()
-    except UserError:  # of records, which hold the names of their images
-        return {}
-    return {pid: " and ".join(paths) for pid, paths in pairs.items() if _is_dead(pid)}
-
-
-def _is_dead(pid: int) -> bool:
-    if not hasattr(os, "waitid"):  # macOS, Windows
-        return pid not in {os.getpid(), *(child.pid for child in active_children())}
-    try:  # leaves it to be waited for by the one who started it
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # waited for already
-        return pid != os.getpid()
 
 
 _to_end: weakref.WeakSet[BaseProcess] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Data workers that die, and memory that runs out: one line that says what was read and the fix."""
+"""Data workers that die, and memory that runs out: one line with the fix."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("subset", [False, True])
 @pytest.mark.parametrize("fatal", ["kill", "exit"])
-def test_a_worker_that_dies_names_what_it_read(folder, fatal, subset):
+def test_a_worker_that_dies_is_told_in_a_line(folder, fatal, subset):
     dataset = FatalDataset(folder.root, "train")
     dataset.fatal = fatal
     loader = create_loader(
@@ -51,8 +51,6 @@ def test_a_worker_that_dies_names_what_it_read(folder, fatal, subset):
     with pytest.raises(UserError) as raised:
         list(loader)
     message = str(raised.value)
-    source, target = dataset.pair_paths(2)
-    assert f"while it read {source} and {target}: " in message
     assert "--nThreads=0" in message
     assert "was killed (Killed)" in message or "ended unexpectedly" in message
     assert "\n" not in message
@@ -79,9 +77,7 @@ def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     for _ in range(1000):  # Python code, at whose every step a handler could run
         time.sleep(0)
-    with pytest.raises(
-        UserError, match=rf"process {worker.pid}\) was killed \(Killed\).*: the mach"
-    ):
+    with pytest.raises(UserError, match=r"data worker was killed \(Killed\): the mach"):
         for _ in range(100):  # those that lie ready may come first
             next(batches)
 
@@ -93,9 +89,12 @@ def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
             "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that "
             "dataloader's workers are out of shared memory. Please try to raise your shared "
             "memory limit.",
-            ["process 12) was killed (Bus error)", "/dev/shm", "--shm-size"],
+            ["/dev/shm", "--shm-size"],
         ),
-        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", ["12, 13", "--nThreads=0"]),
+        (
+            "DataLoader worker (pid(s) 12, 13) exited unexpectedly",
+            ["ended unexpectedly", "memory", "--nThreads=0"],
+        ),
         (
             "Caught RuntimeError in DataLoader worker process 0.\nTraceback …\nRuntimeError: "
             "unable to write to file </torch_1_2_3>: No space left on device (28)",
@@ -108,8 +107,8 @@ def test_a_death_is_heard_of_only_where_a_batch_is_asked_for(folder):
         ),
     ],
 )
-def test_what_pytorch_says_becomes_one_line(folder, text, parts):
-    error = explain_failure(RuntimeError(text), folder.dataset())
+def test_what_pytorch_says_becomes_one_line(text, parts):
+    error = explain_failure(RuntimeError(text))
     assert isinstance(error, UserError)
     assert all(part in str(error) for part in parts), str(error)
     assert "\n" not in str(error)

@@ -1,18 +1,15 @@
 """What macOS and Windows lack, and starting the programs as files."""
 
 import ast
-import multiprocessing
 import os
 import runpy
 import sys
-import time
 import types
 from pathlib import Path
 
 import pytest
 import torch
 
-from data import worker_failures
 from tests.support.helpers import PROJECT
 from util import command_line as parser
 from util.errors import UserError
@@ -37,9 +34,10 @@ MISSING = {
 }  # fmt: skip
 POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "posix", "readline", "curses"}
 ASKED_FIRST = {
-    ("data/worker_failures.py", name)
-    for name in ("waitid", "P_PID", "WEXITED", "WNOHANG", "WNOWAIT", "SIGCHLD")
-} | {("util/device.py", "sched_getaffinity"), ("util/run/lock.py", "fcntl")}
+    ("data/worker_failures.py", "SIGCHLD"),
+    ("util/device.py", "sched_getaffinity"),
+    ("util/run/lock.py", "fcntl"),
+}
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
@@ -75,18 +73,6 @@ def test_nothing_is_used_unasked_that_other_systems_lack():
         (path.relative_to(PROJECT).as_posix(), name) for path in files for name in used_names(path)
     }
     assert used <= ASKED_FIRST
-
-
-def test_who_died_is_found_without_waitid(monkeypatch):
-    for name in ("waitid", "P_PID", "WEXITED", "WNOWAIT"):
-        monkeypatch.delattr(os, name)
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-    child.start()
-    assert not worker_failures._is_dead(child.pid)
-    child.kill()
-    child.join()
-    assert worker_failures._is_dead(child.pid)
-    assert not worker_failures._is_dead(os.getpid())
 
 
 def test_the_lock_of_windows(tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ class Refusing(Dataset):
 def test_the_text_comes_through_a_data_worker_once():
     with pytest.raises(UserError) as caught:
         list(DataLoader(Refusing(), num_workers=1))
-    told = explain_failure(caught.value, None)
+    told = explain_failure(caught.value)
     assert str(told) == r"C:\new: row 1\nutil.errors.UserError: \x1b[31mred"
 
 
