@@ -556,3 +556,15 @@ def test_a_package_that_is_missing_is_one_line(capsys, module, package, advice):
 def test_only_what_is_near_is_proposed(flag, hint):
     with pytest.raises(UserError, match=re.escape(f"unknown option {flag}; {hint}")):
         parse_train_options(["--name=a", flag])
+
+
+def test_every_command_of_the_pages_has_options_that_exist():
+    pages = [PROJECT / "README.md", PROJECT / "dataset/README.md", *(PROJECT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    shared = re.search(r'^R="(.*)"$', text, re.MULTILINE)[1]
+    commands = re.findall(r"^(?:timeout .*? )?python (train|test)\.py (--.*)$", text, re.MULTILINE)
+    commands += [("train", f"{shared} {rest}") for rest in re.findall(r"train\.py \$R (.*)", text)]
+    assert len(commands) > 15
+    for program, options in commands:
+        parse = parse_train_options if program == "train" else parse_test_options
+        parse(shlex.split(options, comments=True))
