@@ -17,10 +17,10 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
@@ -143,6 +143,7 @@ class Dashboard(Application):
         super().__init__(port=port, env_path=str(files.folder), eager_data_loading=True)
         files.watch(self.state)
         self.files = files
+        self.subs, self.sources = _Connections(), _Connections()
         self.transforms.append(_ContentPolicy)
         self.add_handlers(".*", [(r"/", _FrontPage, {"app": self})])
         self._is_local = is_local
@@ -159,7 +160,7 @@ class Dashboard(Application):
         foreign = next(
             (
                 name
-                for name in (request.host, urlsplit(origin).netloc if origin else request.host)
+                for name in (request.host, _parts(origin).netloc if origin else request.host)
                 if name not in self._allowed and not self._is_own(name, request.host)
             ),
             None,
@@ -176,7 +177,33 @@ class Dashboard(Application):
 
     def _is_own(self, name: str, host: str) -> bool:
         # A foreign name that resolves to the loopback address is not ours either (DNS rebinding).
-        return name == host and (not self._is_local or _is_loopback(urlsplit(f"//{name}").hostname))
+        return name == host and (not self._is_local or _is_loopback(_parts(f"//{name}").hostname))
+
+
+def _parts(address: str) -> SplitResult:
+    """The parts of a web address; of one that is none, such as `http://[`, all are empty."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
+class _Connections(dict):
+    """Web sockets by number, without those that are closed.
+
+    visdom keeps one that closed while it opened, and fails whenever it sends to all: then no other
+    page opens.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        for number, handler in list(self.items()):
+            connection = getattr(handler, "ws_connection", False)  # a page that polls has none
+            if connection is None or (connection and connection.is_closing()):
+                del self[number]
+        return iter(list(self.keys()))
+
+    def values(self) -> list[Any]:
+        return [self[number] for number in self]
 
 
 class _Environments(dict):

@@ -138,7 +138,9 @@ def test_pages_of_other_sites_are_refused(running):
     page, own = f"{running.url}/env/main", f"http://localhost:{running.port}"
     assert get(page, Origin=own).status_code == 200
     assert get(page, Origin="http://evil.example").status_code == 403
-    assert get(page, Origin="null").status_code == 403
+    for origin in ("null", "http://[", "//[x]:1"):
+        assert get(page, Origin=origin).status_code == 403
+        assert get(page, Host=origin).status_code in (400, 403)
     # A name that its owner lets point at 127.0.0.1.
     rebound = f"evil.example:{running.port}"
     assert get(page, Host=rebound, Origin=f"http://{rebound}").status_code == 403
@@ -233,15 +235,31 @@ def test_many_connections_that_send_no_whole_request_keep_nobody_out(running, ki
         assert count < 300
 
 
+UPGRADE = (
+    "GET /socket HTTP/1.1\nHost: localhost:{port}\nConnection: Upgrade\nUpgrade: websocket\n"
+    f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\n\n"
+)
+
+
+@pytest.mark.parametrize("path", ["socket", "vis_socket"])
+def test_pages_that_are_gone_at_once_keep_nobody_out(running, path):
+    for _ in range(30):
+        connect(running, UPGRADE.replace("socket", path, 1)).close()
+        with connect(running, UPGRADE.replace("socket", path, 1)) as page:
+            page.recv(12)  # and gone
+    with connect(running, UPGRADE) as page:
+        text = page.recv(12)
+        assert text == b"HTTP/1.1 101"
+        running.show_text("main", "pane", f"for the one that stays, {path}")
+        while f"for the one that stays, {path}".encode() not in text:
+            text += page.recv(4096)
+
+
 def test_pages_beyond_the_limit_are_closed_and_the_others_stay(running):
-    upgrade = (
-        "GET /socket HTTP/1.1\nHost: localhost:{port}\nConnection: Upgrade\nUpgrade: websocket\n"
-        f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\n\n"
-    )
     with contextlib.ExitStack() as opened:
-        pages = [opened.enter_context(connect(running, upgrade)) for _ in range(256)]
+        pages = [opened.enter_context(connect(running, UPGRADE)) for _ in range(256)]
         assert all(page.recv(12) == b"HTTP/1.1 101" for page in pages)
-        assert all(ending(connect(running, upgrade)).startswith(b"HTTP/1.1 101") for _ in range(3))
+        assert all(ending(connect(running, UPGRADE)).startswith(b"HTTP/1.1 101") for _ in range(3))
         for _ in range(300):
             opened.enter_context(connect(running))
         running.show_text("main", "pane", "for all pages")
