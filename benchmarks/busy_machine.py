@@ -23,7 +23,7 @@ from unittest import mock
 
 from benchmarks.machine import describe_machine
 from benchmarks.training_step import SMALL_BATCH, STAGES, Case, measure_apart, train_arguments
-from script.make_synthetic_dataset.writer import make_dataset
+from script.make_synthetic_dataset.writer import DatasetOptions, make_dataset
 from util.argument_types import non_negative_int, positive_int
 from util.command_line import WAITING, Parser, run_program
 from util.device import cpu_cores
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(describe_machine(("torch",)))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        make_dataset(options.layout, data, 4, 3, 0, 1, 1, None, flow=False)
+        make_dataset(DatasetOptions(options.layout, 4, 3, flow=False), data)
         train = train_arguments(
             options.stage, "default", options.layout, data, options.batchSize, "-1"
         )

@@ -39,7 +39,7 @@ from data import create_dataset, create_loader
 from models import create_model
 from models.base_model import BaseModel, Batch
 from options.base_options import parse_train_options
-from script.make_synthetic_dataset.writer import make_dataset
+from script.make_synthetic_dataset.writer import DatasetOptions, make_dataset
 from util.argument_types import non_negative_int, positive_int
 from util.command_line import Parser, run_program
 from util.device import set_up_device
@@ -349,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
         batch = options.batchSize or (GPU_BATCH if on_gpu else SMALL_BATCH[layout])
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "data"
-            make_dataset(layout, data, 4, 3, 0, 1, 1, None, flow=False)
+            make_dataset(DatasetOptions(layout, 4, 3, flow=False), data)
             for stage in [options.stage] if options.stage else STAGES:
                 rows = [row for row in all_rows if row in PG2_ROWS or not stage.startswith("pg2")]
                 if not rows:

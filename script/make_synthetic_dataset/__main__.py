@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         UserError: bad options, or a folder that holds anything else.
     """
-    from script.make_synthetic_dataset.writer import LAYOUTS, make_dataset
+    from script.make_synthetic_dataset.writer import LAYOUTS, DatasetOptions, make_dataset
     from util.device import cpu_cores
 
     parser = Parser(
@@ -40,17 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--workers", type=worker_count, default=cpu_cores(), help="processes; same files"
     )
     options = parser.parse_all(arguments)
-    summary = make_dataset(
-        options.layout,
-        options.out,
-        options.identities,
-        options.poses_per_identity,
-        options.seed,
-        options.workers,
-        options.test_identities,
-        options.pairs_per_identity,
-        flow=not options.no_flow,
-    )
+    content = DatasetOptions(
+        options.layout, options.identities, options.poses_per_identity, options.seed,
+        options.test_identities, options.pairs_per_identity, not options.no_flow,
+    )  # fmt: skip
+    summary = make_dataset(content, options.out, options.workers)
     print(
         f"{summary.out}: {summary.train_images} train and {summary.test_images} test images, "
         f"{summary.train_pairs} train and {summary.test_pairs} test pairs, "

@@ -53,9 +53,7 @@ class Body:
 def add_trunk(figure: Figure, mesh: MeshBuilder, rng: np.random.Generator) -> None:
     """The upper garment and the upper end of the lower one."""
     p, k = figure.person, figure.k
-    hem = min(p.hem, 0.99)
-    if p.bottom == "dress":
-        hem = 1.04
+    hem = 1.04 if p.bottom == "dress" else p.hem
     heights = np.unique(
         np.concatenate((np.linspace(hem, 1.36, 14), TRUNK_PROFILE[9:, 0], [1.41, 1.455]))
     )
@@ -108,8 +106,6 @@ def add_arms(figure: Figure, mesh: MeshBuilder, rng: np.random.Generator) -> Non
             if p.sleeve < 0.1
             else np.unique(np.append(ARM_PROFILE[ARM_PROFILE[:, 0] < end + 0.06, 0], end + 0.06))
         )
-        if len(heights) < 2:
-            heights = np.array([0.86, 0.90])
         heights = np.unique(np.append(heights, np.linspace(heights.min(), heights.max(), 16)))
         grid = figure.arm(heights, 0.0, side)
         mesh.add(

@@ -17,7 +17,6 @@ from script.make_synthetic_dataset.textures import (
 
 TOPS = ("tee", "polo", "shirt", "tank", "long_sleeve", "jacket")
 BOTTOMS = ("trousers", "shorts", "skirt", "dress")
-HAIR_STYLES = ("short", "crop", "bald", "bob", "long", "ponytail", "bun", "cap")
 
 
 @dataclass

@@ -196,12 +196,11 @@ def top_painter(
     height against 1.75 m.
     """
     fabric = person.top_fabric
-    folds = wrinkles
     first, second, _ = fabric.colours
     skin = person.skin * 0.97
 
     def paint(at: Texels) -> np.ndarray:
-        colour = fabric(at.around, at.y) * folds(rng, at.x.shape, 0.075)[..., None]
+        colour = fabric(at.around, at.y) * wrinkles(rng, at.x.shape, 0.075)[..., None]
         x, front = np.abs(at.x), at.z > 0
         below = neck - at.y
         hem = soft_inside(0.003 - np.abs(at.y - at.y.min() - 0.018), 0.004)
@@ -231,7 +230,7 @@ def top_painter(
             if person.emblem:
                 inside = soft_inside(open_width - x, 0.004) * front
                 colour = with_alpha(
-                    colour, person.inner * folds(rng, at.x.shape, 0.06)[..., None], inside
+                    colour, person.inner * wrinkles(rng, at.x.shape, 0.06)[..., None], inside
                 )
                 edge = soft_inside(0.006 - np.abs(x - open_width - 0.004), 0.004) * front
             else:

@@ -72,34 +72,6 @@ def fashion_view(number: int) -> str:
     return FASHION_VIEWS[min(number, len(FASHION_VIEWS) - 1)]
 
 
-def _camera(
-    posed: tuple[np.ndarray, ...],
-    rng: np.random.Generator,
-    yaw: float,
-    pitch: float,
-    height: int,
-    width: int,
-    top: float,
-    scale: float | None,
-    fill: float,
-    stretch: float,
-) -> Camera:
-    """A camera that frames the person. `top`: row of the top of the head; `scale`: pixels per metre
-    or None to make the person `fill` (0..1) of the height."""
-    roll = float(rng.normal(0, 1.2))
-    frame = turn(yaw, pitch, roll)
-    seen = rotate(posed[0], frame)
-    high, low = seen[:, 1].max(), seen[:, 1].min()
-    if scale is None:
-        scale = fill * height / (high - low)
-    trunk = rotate(posed[2][[1, 8, 11]], frame)
-    middle = 0.5 * (0.5 * (seen[:, 0].max() + seen[:, 0].min()) + trunk[:, 0].mean())
-    wide = (seen[:, 0].max() - seen[:, 0].min()) * scale
-    stretch = float(np.clip(stretch, 0.9, max(0.97 * width / wide, 0.9)))
-    x = width / 2 + rng.normal(0, 0.02 * width) - middle * scale * stretch
-    return Camera(yaw, pitch, roll, scale, stretch, (float(x), float(top + high * scale)))
-
-
 def pose_person(person: Person, number: int, magnify: int = 1) -> tuple[View, Pose]:
     """The posed body before the camera in picture `number`, without colours.
 
@@ -107,26 +79,33 @@ def pose_person(person: Person, number: int, magnify: int = 1) -> tuple[View, Po
     """
     rng = np.random.default_rng([person.seed, _POSE, person.index, number])
     height, width = (magnify * size for size in IMAGE_SIZE[person.layout])
+    shown = None  # height of what the picture shows in metres, where it is not the whole person
     if person.layout == "market":
         pose, yaw = market_pose(rng)
-        posed = pose_body(person.body, pose)
-        camera = _camera(
-            posed, rng, yaw, rng.uniform(2, 16), height, width,
-            top=rng.uniform(-0.01, 0.06) * height, scale=None, fill=rng.uniform(0.86, 1.0),
-            stretch=rng.uniform(1.0, 1.2),
-        )  # fmt: skip
+        pitch, top = rng.uniform(2, 16), rng.uniform(-0.01, 0.06)
+        fill, stretch = rng.uniform(0.86, 1.0), rng.uniform(1.0, 1.2)
     else:
         kind = fashion_view(number)
         pose, yaw = fashion_pose(rng, kind)
-        posed = pose_body(person.body, pose)
-        full = kind == "full"
         shown = rng.uniform(0.56, 0.74) * person.identity.height
-        camera = _camera(
-            posed, rng, yaw, rng.uniform(-1, 5), height, width,
-            top=(rng.uniform(0.03, 0.07) if full else rng.uniform(0.01, 0.08)) * height,
-            scale=None if full else 0.95 * height / shown,
-            fill=rng.uniform(0.86, 0.92), stretch=rng.uniform(0.98, 1.06),
-        )  # fmt: skip
+        pitch = rng.uniform(-1, 5)
+        top = rng.uniform(0.03, 0.07) if kind == "full" else rng.uniform(0.01, 0.08)
+        fill, stretch = rng.uniform(0.86, 0.92), rng.uniform(0.98, 1.06)
+        if kind == "full":
+            shown = None
+    posed = pose_body(person.body, pose)
+    roll = float(rng.normal(0, 1.2))
+    frame = turn(yaw, pitch, roll)
+    seen = rotate(posed[0], frame)
+    high, low = seen[:, 1].max(), seen[:, 1].min()
+    scale = 0.95 * height / shown if shown else fill * height / (high - low)  # pixels per metre
+    trunk = rotate(posed[2][[1, 8, 11]], frame)
+    middle = 0.5 * (0.5 * (seen[:, 0].max() + seen[:, 0].min()) + trunk[:, 0].mean())
+    wide = (seen[:, 0].max() - seen[:, 0].min()) * scale
+    stretch = float(np.clip(stretch, 0.9, max(0.97 * width / wide, 0.9)))
+    x = width / 2 + rng.normal(0, 0.02 * width) - middle * scale * stretch
+    y = top * height + high * scale
+    camera = Camera(yaw, pitch, roll, scale, stretch, (float(x), float(y)))
     return project(person.body, posed, camera, height, width), pose
 
 

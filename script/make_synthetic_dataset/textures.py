@@ -159,7 +159,7 @@ def random_fabric(rng: np.random.Generator, palette: np.ndarray, plain: float) -
     if rng.random() < plain:
         pattern = str(rng.choice(["plain", "plain", "heather"]))
     else:
-        pattern = str(rng.choice(["stripes", "pinstripes", "checks", "plaid", "dots", "print"]))
+        pattern = str(rng.choice(PATTERNS[2:]))
     first = random_colour(rng, palette)
     others = [random_colour(rng, CLOTH) for _ in range(12)]
     # a pattern has to be seen: take the two most different from the ground

@@ -1,6 +1,7 @@
 """Writes data sets in the layout of Market-1501 or DeepFashion, with true flow of test pairs."""
 
 import json
+import math
 import multiprocessing
 import shutil
 from collections.abc import Iterator
@@ -35,17 +36,48 @@ _FASHION_KINDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class DatasetOptions:
-    """Everything that decides the content of a data set (the number of workers does not)."""
+    """Everything that decides the content of a data set (the number of workers does not).
+
+    Attributes:
+        layout: "market" (128 x 64) or "fashion" (256 x 176).
+        identities: people in all.
+        poses_per_identity: pictures of each.
+        seed: decides every file.
+        test_identities: so many, the last ones, are the test phase; None becomes a fifth.
+        pairs_per_identity: at most so many (from, to) pairs of each person, drawn at random; None
+            is all ordered pairs.
+        flow: write `flow/<from stem>_2_<to stem>.npz` for the test pairs.
+
+    Raises:
+        UserError: one of them is out of range.
+    """
 
     layout: str
-    identities: int
-    poses_per_identity: int
-    seed: int
-    test_identities: int
-    pairs_per_identity: int | None
-    flow: bool
+    identities: int = 100
+    poses_per_identity: int = 5
+    seed: int = 0
+    test_identities: int | None = None
+    pairs_per_identity: int | None = None
+    flow: bool = True
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r}")
+        if self.test_identities is None:
+            self.test_identities = max(1, self.identities // 5)
+        for name, least, most, why in (
+            ("identities", 2, 9999, " (train and test share no one)"),
+            ("poses_per_identity", 2, 99, " (a pair needs two)"),
+            ("seed", 0, math.inf, ""),
+            ("test_identities", 1, self.identities - 1, f" (--identities is {self.identities})"),
+            ("pairs_per_identity", 1, math.inf, ""),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                limits = f"from {least} to {most}" if most < math.inf else f"at least {least}"
+                raise UserError(f"--{name} must be {limits}{why}, got {value}")
 
 
 @dataclass
@@ -61,34 +93,23 @@ class DatasetSummary:
 
 
 def make_dataset(
-    layout: str,
-    out: Path | str,
-    identities: int = 100,
-    poses_per_identity: int = 5,
-    seed: int = 0,
-    workers: int = 1,
-    test_identities: int | None = None,
-    pairs_per_identity: int | None = None,
-    flow: bool = True,
-    progress: bool = True,
+    options: DatasetOptions, out: Path | str, workers: int = 1, progress: bool = True
 ) -> DatasetSummary:
     """Write a synthetic data set into the folder `out`.
-
-    `layout`: "market" (128 x 64) or "fashion" (256 x 176). `identities`: people in all, of whom the
-    last `test_identities` (default: a fifth, at least one) are the test phase.
-    `pairs_per_identity`: at most so many (from, to) pairs of each person, drawn at random
-    (default: all ordered pairs). `flow`: write `flow/<from stem>_2_<to stem>.npz` for the
-    test pairs. `workers`: processes; the files do not depend on it. With more than one, a script
-    must call this under `if __name__ == "__main__"` (processes are spawned).
 
     The tables are written last: a folder with all four is complete. A folder that this function
     has written, whole or not, is made anew: its marker file says that it can be.
 
-    Raises `UserError` for bad options, or if `out` holds anything else than such a data set.
+    Args:
+        options: what it holds.
+        out: the folder.
+        workers: processes; the files do not depend on it. With more than one, a script must call
+            this under `if __name__ == "__main__"` (processes are spawned).
+        progress: show a bar.
+
+    Raises:
+        UserError: `out` holds anything else than such a data set, or cannot be written.
     """
-    options = _checked(
-        layout, identities, poses_per_identity, seed, test_identities, pairs_per_identity, flow
-    )
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
     out = Path(out)
@@ -100,12 +121,12 @@ def make_dataset(
         phase: {"pairs": [], "annotation": []} for phase in ("train", "test")
     }
     images, flows = {"train": 0, "test": 0}, 0
-    jobs = [(str(out), options, index) for index in range(identities)]
-    results = _run(jobs, min(workers, identities))
+    jobs = [(str(out), options, index) for index in range(options.identities)]
+    results = _run(jobs, min(workers, options.identities))
     with tqdm(
-        total=identities * poses_per_identity,
+        total=options.identities * options.poses_per_identity,
         unit="image",
-        desc=layout,
+        desc=options.layout,
         disable=None if progress else True,
     ) as bar:
         for result in results:
@@ -119,7 +140,7 @@ def make_dataset(
     for phase, table in tables.items():
         for kind, rows in table.items():
             text = "\n".join([headers[kind], *rows]) + "\n"
-            _write(out / f"{_TABLE_PREFIX[layout]}-{kind}-{phase}.csv", text.encode())
+            _write(out / f"{_TABLE_PREFIX[options.layout]}-{kind}-{phase}.csv", text.encode())
     return DatasetSummary(
         out,
         images["train"],
@@ -127,42 +148,6 @@ def make_dataset(
         len(tables["train"]["pairs"]),
         len(tables["test"]["pairs"]),
         flows,
-    )
-
-
-def _checked(
-    layout: str,
-    identities: int,
-    poses_per_identity: int,
-    seed: int,
-    test_identities: int | None,
-    pairs_per_identity: int | None,
-    flow: bool,
-) -> DatasetOptions:
-    if layout not in LAYOUTS:
-        raise UserError(f"--layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if not 2 <= identities <= 9999:
-        raise UserError(
-            f"--identities must be from 2 to 9999 (train and test share no one), got {identities}"
-        )
-    if not 2 <= poses_per_identity <= 99:
-        raise UserError(
-            "--poses_per_identity must be from 2 to 99 (a pair needs two), "
-            f"got {poses_per_identity}"
-        )
-    if seed < 0:
-        raise UserError(f"--seed must not be negative, got {seed}")
-    if test_identities is None:
-        test_identities = max(1, identities // 5)
-    if not 1 <= test_identities < identities:
-        raise UserError(
-            f"--test_identities must be from 1 to {identities - 1} (--identities is {identities}), "
-            f"got {test_identities}"
-        )
-    if pairs_per_identity is not None and pairs_per_identity < 1:
-        raise UserError(f"--pairs_per_identity must be at least 1, got {pairs_per_identity}")
-    return DatasetOptions(
-        layout, identities, poses_per_identity, seed, test_identities, pairs_per_identity, flow
     )
 
 

@@ -33,7 +33,7 @@ from script.make_synthetic_dataset.scene import (
     render_picture,
 )
 from script.make_synthetic_dataset.skeleton import BONE_INDEX, BONES, JOINT_LIMITS, Pose, bone_kind
-from script.make_synthetic_dataset.writer import make_dataset
+from script.make_synthetic_dataset.writer import DatasetOptions, make_dataset
 from util.errors import UserError
 from util.pair_names import pair_name
 
@@ -41,9 +41,9 @@ LAYOUTS = ("market", "fashion")
 PREFIX = {"market": "market", "fashion": "fasion"}
 
 
-def build(layout, out, **changes):
-    options = {"identities": 4, "poses_per_identity": 3, "seed": 1, "progress": False}
-    return make_dataset(layout, out, **{**options, **changes})
+def build(layout, out, workers=1, **changes):
+    options = {"identities": 4, "poses_per_identity": 3, "seed": 1, **changes}
+    return make_dataset(DatasetOptions(layout, **options), out, workers, progress=False)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
