@@ -13,21 +13,19 @@ if __name__ == "__main__":  # so that errors and Ctrl-C within the imports below
 import argparse
 import contextlib
 import itertools
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 from data import create_dataset, create_loader
 from models import create_model, find_model
-from models.base_model import BaseModel, Batch, NonFiniteError
-from models.checkpoints import TrainingStart, load_for_training, save_model
-from models.evaluation import evaluate, spread_indices
+from models.base_model import Batch, NonFiniteError
+from models.checkpoints import Saves, TrainingStart, load_for_training
+from models.evaluation import make_evaluation
 from models.pictures import panels_of
+from models.schedule import learning_rate_factor, seed_everything
 from options.base_options import network_record, parse_train_options
 from options.run_record import changes, option_texts
 from util.checkpoints import write_tensors
@@ -78,8 +76,9 @@ class Trainer:
             print(line)
         if options.batchSize > len(self.dataset):
             print(f"--batchSize={options.batchSize}: batches have all {len(self.dataset)} pairs")
-        self.lock = RunLock(self.folder)
-        try:
+        with contextlib.ExitStack() as held:
+            if not options.dry_run:
+                held.enter_context(RunLock(self.folder))
             # What the data order and all random numbers follow from.
             settings = {
                 "--seed": options.seed,
@@ -118,11 +117,23 @@ class Trainer:
                 start_iteration=done,
                 device=self.model.device,
             )
-        except BaseException:
-            self.lock.release()
-            raise
-        self.saves = Saves(self.model, options, self.folder, done, settings)
-        self.nonfinite = self.nonfinite_in_a_row = 0
+            record = {**settings, "options": option_texts(options)}
+            stops_at_failure = options.save_failure == "stop"
+            self.saves = Saves(self.model, self.folder, done, record, stops_at_failure)
+            self.nonfinite = self.nonfinite_in_a_row = 0
+            self.held = held.pop_all()  # the lock, until the training ends
+
+    def describe(self) -> int:
+        """Print what would be trained; returns the exit code."""
+        for name, network in self.model.networks.items():
+            count = sum(parameter.numel() for parameter in network.parameters())
+            print(f"network {name}: {count:,} parameters, on {self.model.device}")
+        print(f"data: {len(self.dataset)} pairs of {self.dataset.pairs_path}")
+        print(
+            f"iterations {self.first_iteration} to {self.last_iteration} of "
+            f"{self.loader.batch_sampler.batch_size} pairs; records would be in {self.folder}"
+        )
+        return 0
 
     def run(self) -> int:
         """Train to the end, or until Ctrl-C or SIGTERM, which save first.
@@ -133,7 +144,7 @@ class Trainer:
         Raises:
             UserError: what stops the training; what was trained until then is saved, if possible.
         """
-        with self.lock, StopRequest() as stop, contextlib.ExitStack() as opened:
+        with self.held, StopRequest() as stop, contextlib.ExitStack() as opened:
             batches = iter(self.loader)
             # Before anything is written or moved: it shows whether there is anything to train on.
             batches = itertools.chain([next(batches)], batches)
@@ -286,7 +297,7 @@ class Trainer:
         if not self.evaluation or not self._is_due(iteration, self.options.eval_iters_freq):
             return
         try:
-            scores = self.evaluation(stop)
+            scores = self.evaluation(lambda: bool(stop))
         except UserError as error:  # a bad test image is no reason to lose a training run
             tqdm.write(f"no evaluation at iteration {iteration}: {error}")
             return
@@ -314,105 +325,6 @@ class Trainer:
             print(f"done: {self.iteration} iterations, checkpoint {self.folder}/latest_net_*.pth")
 
 
-class Saves:
-    """The checkpoints of a run, and what was saved when.
-
-    Args:
-        model: to save.
-        options: parsed options of train.py.
-        folder: of the run.
-        iteration: the one that the run starts from.
-        settings: what the data order and all random numbers follow from, kept with each state.
-    """
-
-    def __init__(
-        self,
-        model: BaseModel,
-        options: argparse.Namespace,
-        folder: Path,
-        iteration: int,
-        settings: Mapping[str, object],
-    ) -> None:
-        self.newest = iteration  # of the newest `latest`
-        self._model = model
-        self._folder = folder
-        self._stops_at_failure = options.save_failure == "stop"
-        self._record = {**settings, "options": option_texts(options)}
-
-    def save(self, label: str | int, iteration: int) -> bool:
-        """Save a checkpoint; False where that failed and --save_failure=continue."""
-        try:
-            save_model(self._model, self._folder, label, iteration, self._record)
-        except UserError as error:
-            if self._stops_at_failure:
-                raise
-            tqdm.write(
-                f"NOT SAVED at iteration {iteration}: {error}; the checkpoint of iteration "
-                f"{self.newest} stays, training goes on (--save_failure=stop would end it)"
-            )
-            return False
-        if label == "latest":
-            self.newest = iteration
-        return True
-
-    def finish(self, iteration: int) -> None:
-        """Save what is not saved yet. Raises UserError where that fails."""
-        if self.newest != iteration:
-            save_model(self._model, self._folder, "latest", iteration, self._record)
-            self.newest = iteration
-
-
-def learning_rate_factor(options: argparse.Namespace, iteration: int) -> float:
-    """Factor of the learning rate at an iteration (from 1), by --lr_policy.
-
-    lambda: 1 for --niter iterations, then linearly to 0 over --niter_decay; step: --lr_gamma for
-    every full --lr_decay_iters; exponent: the same, continuously.
-    """
-    done = iteration - 1
-    if options.lr_policy == "lambda":
-        return 1.0 - max(0, done - options.niter + 1) / (options.niter_decay + 1)
-    periods = done / options.lr_decay_iters
-    return options.lr_gamma ** (int(periods) if options.lr_policy == "step" else periods)
-
-
-def seed_everything(seed: int, iteration: int) -> None:
-    """Set every global random state to what (seed, iteration) gives, so that no file need keep it.
-
-    Those of Python, NumPy and torch, on all devices. The data order and the augmentation follow
-    from (seed, epoch, item) in the same way: a resumed run draws what the run in one go drew.
-    """
-    # torch's CPU generator keeps 32 bits of its seed, so all of the pair must reach every bit.
-    python, numpy, pytorch = np.random.SeedSequence(seed, spawn_key=(iteration,)).spawn(3)
-    random.seed(int(python.generate_state(1, np.uint64)[0]))
-    np.random.seed(numpy.generate_state(8))
-    torch.manual_seed(int(pytorch.generate_state(1)[0]))
-
-
-def make_evaluation(
-    options: argparse.Namespace, model: BaseModel
-) -> Callable[[StopRequest], dict[str, float] | None] | None:
-    """A function that scores the model on test pairs, or None where there are none to score on.
-
-    The function gives None when it was asked to stop.
-    """
-    if not options.eval_iters_freq:
-        return None
-    try:
-        dataset = create_dataset(options, phase="test")
-    except UserError as error:
-        print(f"no evaluation during training: {error}")
-        return None
-    pairs = Subset(dataset, spread_indices(len(dataset), options.eval_pairs))
-
-    def run(stop: StopRequest) -> dict[str, float] | None:
-        loader = create_loader(
-            pairs, options.batchSize, training=False, workers=options.nThreads, device=model.device
-        )
-        return evaluate(model.predict, loader, should_stop=lambda: bool(stop))
-
-    return run
-
-
 def short_losses(losses: Mapping[str, torch.Tensor]) -> str:
     """The losses that count, for the bar's one line: those below 0.005 are left out."""
     values = {name.removesuffix("_gen"): value.item() for name, value in losses.items()}
@@ -426,5 +338,7 @@ def _pairs(batch: Batch) -> list[str]:
 
 
 def main() -> int:
-    """Read the command line and train."""
-    return Trainer(parse_train_options()).run()
+    """Read the command line and train, or say what would be trained."""
+    options = parse_train_options()
+    trainer = Trainer(options)
+    return trainer.describe() if options.dry_run else trainer.run()

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.machine import add_malloc_option, describe_machine, set_up_malloc
 from data import PairDataset, create_loader
+from data.augmentation import Augmentation
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.sampler import TrainingSampler
@@ -135,7 +136,7 @@ def samples_per_second(
 def ways(name: str, root: Path) -> dict[str, PairDataset]:
     """The data set in each of the ways that are compared."""
     direct, ours = CLASSES[name]
-    augmentation = ours.default_augmentation
+    augmentation = Augmentation(5, 5, (0.95, 1.05)) if name == "market" else None
     sets = {
         "direct": direct(root, "train", augmentation=augmentation),
         "ours": ours(root, "train", augmentation=augmentation),

@@ -30,10 +30,6 @@ class Augmentation:
         return self.angle > 0 or self.shift > 0 or tuple(self.scale) != (1.0, 1.0)
 
 
-# Of the small crops of street cameras, 128×64.
-MARKET_AUGMENTATION = Augmentation(angle=5, shift=5, scale=(0.95, 1.05))
-
-
 class AffineParameters(NamedTuple):
     """One drawn transform: rotation in degrees, shift (x, y) in pixels, scale factor."""
 

@@ -1,6 +1,5 @@
 """Market-1501 (--dataset_mode=market): 128×64 crops of street cameras."""
 
-from data.augmentation import MARKET_AUGMENTATION
 from data.pair_dataset import PairDataset
 
 
@@ -10,4 +9,3 @@ class MarketDataset(PairDataset):
     file_prefixes = ("market",)
     default_load_size = (128, 64)
     default_old_size = (128, 64)
-    default_augmentation = MARKET_AUGMENTATION

@@ -80,7 +80,6 @@ class PairDataset(Dataset):
     file_prefixes: ClassVar[tuple[str, ...]]
     default_load_size: ClassVar[tuple[int, int]]
     default_old_size: ClassVar[tuple[int, int]]
-    default_augmentation: ClassVar[Augmentation] = Augmentation()
 
     def __init__(
         self,
@@ -176,7 +175,6 @@ class PairDataset(Dataset):
         cls, parser: argparse.ArgumentParser, is_train: bool
     ) -> argparse.ArgumentParser:
         """Add the data set's options, with its own defaults, to the parser and return it."""
-        augmentation = cls.default_augmentation if is_train else Augmentation()
         group = parser.add_argument_group("images and poses")
         group.add_argument(
             "--load_size",
@@ -205,19 +203,19 @@ class PairDataset(Dataset):
         group.add_argument(
             "--angle",
             type=real_number(0, 360),
-            default=augmentation.angle,
+            default=0.0,
             help="training: rotate by up to ± so many degrees; 0 = off",
         )
         group.add_argument(
             "--shift",
             type=real_number(0, LARGEST_SIDE),
-            default=augmentation.shift,
+            default=0.0,
             help="training: shift by up to ± so many pixels; 0 = off",
         )
         group.add_argument(
             "--scale",
             type=scale_range,
-            default=augmentation.scale,
+            default=(1.0, 1.0),
             help="training: scale by a factor within low,high; 1 = off",
         )
         group.add_argument(

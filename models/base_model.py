@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.presets import SIZES, Preset
 from util.checkpoints import LoadReport
 from util.command_line import Parser
 from util.device import check_bfloat16, choose_device, compile_network
@@ -65,6 +66,7 @@ class BaseModel(ABC):
         fixed_options: names and values of what others make an option of, and this model does not.
         training_shapes: its options that shape what only training has: discriminators.
         size_bound: what of the networks takes images of one size alone, if anything does.
+        preset: defaults of its own options, and of others that it replaces in training.
         needs_body_mask: whether training reads `mask2` of a batch, 1 on the target's body.
 
     Attributes:
@@ -79,6 +81,7 @@ class BaseModel(ABC):
     fixed_options: ClassVar[dict[str, Any]] = {}
     training_shapes: ClassVar[tuple[str, ...]] = ()
     size_bound: ClassVar[str | None] = None
+    preset: ClassVar[Preset] = Preset()
     needs_body_mask: ClassVar[bool] = False
     # What takes back what a step has done so far; None outside of `step`.
     _undo: list[Callable[[], object]] | None = None
@@ -99,14 +102,18 @@ class BaseModel(ABC):
         """Add the model's own options to the parser."""
 
     @staticmethod
-    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
-        """Defaults of any options, also the program's and the data set's, that the model replaces.
+    def preset_name(given: argparse.Namespace) -> str | None:
+        """Whose published settings hold: those for --load_size, else the data set's own.
 
         Args:
             given: the options as read with the defaults that their own parts gave them.
-            is_train: whether the program trains.
+
+        Returns:
+            A name in SIZES; None where neither says one, as with records of another size.
         """
-        return {}
+        fitting = (name for name, size in SIZES.items() if size == given.load_size)
+        named = given.dataset_mode if given.dataset_mode in SIZES else None
+        return next(fitting, named)
 
     @staticmethod  # noqa: B027 - a model without checks is fine
     def check_options(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from models.base_model import BaseModel
 from models.names import model_names
@@ -89,6 +90,54 @@ def save_model(
     }
     absent = [key for key in model.networks if key not in networks]
     save_checkpoint(folder, label, networks, state, absent)
+
+
+class Saves:
+    """The checkpoints of a run, and what was saved when.
+
+    Args:
+        model: to save.
+        folder: of the run.
+        iteration: the one that the run starts from.
+        record: what the rest of the run follows from, kept with each state.
+        stops_at_failure: whether a save that fails ends the training.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        folder: Path,
+        iteration: int,
+        record: Mapping[str, Any],
+        stops_at_failure: bool,
+    ) -> None:
+        self.newest = iteration  # of the newest `latest`
+        self._model = model
+        self._folder = folder
+        self._record = record
+        self._stops_at_failure = stops_at_failure
+
+    def save(self, label: str | int, iteration: int) -> bool:
+        """Save a checkpoint; False where that failed and --save_failure=continue."""
+        try:
+            save_model(self._model, self._folder, label, iteration, self._record)
+        except UserError as error:
+            if self._stops_at_failure:
+                raise
+            tqdm.write(
+                f"NOT SAVED at iteration {iteration}: {error}; the checkpoint of iteration "
+                f"{self.newest} stays, training goes on (--save_failure=stop would end it)"
+            )
+            return False
+        if label == "latest":
+            self.newest = iteration
+        return True
+
+    def finish(self, iteration: int) -> None:
+        """Save what is not saved yet. Raises UserError where that fails."""
+        if self.newest != iteration:
+            save_model(self._model, self._folder, "latest", iteration, self._record)
+            self.newest = iteration
 
 
 def load_for_test(model: BaseModel, folder: Path, label: str) -> list[LoadReport]:

@@ -1,12 +1,16 @@
 """Scores of a model on test pairs: L1, SSIM, and flow error where the truth is known."""
 
+import argparse
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 from tqdm import tqdm
 
-from models.base_model import Batch, Prediction
+from data import create_dataset, create_loader
+from models.base_model import BaseModel, Batch, Prediction
+from util.errors import UserError
 from util.flow import end_point_errors, resize_flow
 from util.image_scores import l1, ssim
 from util.images import to_uint8
@@ -82,6 +86,31 @@ def evaluate(
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def make_evaluation(
+    options: argparse.Namespace, model: BaseModel
+) -> Callable[[Callable[[], bool]], dict[str, float] | None] | None:
+    """A function that scores the model on test pairs, or None where there are none to score on.
+
+    The function asks its argument whether to stop, and gives None if so.
+    """
+    if not options.eval_iters_freq:
+        return None
+    try:
+        dataset = create_dataset(options, phase="test")
+    except UserError as error:
+        print(f"no evaluation during training: {error}")
+        return None
+    pairs = Subset(dataset, spread_indices(len(dataset), options.eval_pairs))
+
+    def run(should_stop: Callable[[], bool]) -> dict[str, float] | None:
+        loader = create_loader(
+            pairs, options.batchSize, training=False, workers=options.nThreads, device=model.device
+        )
+        return evaluate(model.predict, loader, should_stop=should_stop)
+
+    return run
 
 
 def format_table(rows: list[tuple[str, dict[str, float]]]) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from util.errors import UserError
-
 INIT_TYPES: dict[str, Callable[[Tensor, float], Tensor] | None] = {
     "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
     "normal": lambda weight, gain: nn.init.normal_(weight, std=gain),
@@ -27,10 +25,10 @@ def init_weights(module: nn.Module, init_type: str = "orthogonal", gain: float =
         gain: scale of orthogonal and xavier, standard deviation of normal; kaiming ignores it.
 
     Raises:
-        UserError: `init_type` is unknown.
+        ValueError: `init_type` is unknown.
     """
     if init_type not in INIT_TYPES:
-        raise UserError(f"--init_type: got {init_type}, expected one of {', '.join(INIT_TYPES)}")
+        raise ValueError(f"got {init_type}, expected one of {', '.join(INIT_TYPES)}")
     init = INIT_TYPES[init_type]
     if init is None:
         return

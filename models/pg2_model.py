@@ -15,24 +15,13 @@ from models.base_model import BaseModel, Batch, Prediction
 from models.initialisation import init_weights
 from models.pg2.layouts import LAYOUTS, build_networks
 from models.pg2.tensorflow_adam import TensorFlowAdam
+from models.presets import PG2
 from util.argument_types import channels, learning_rate, loss_weight, non_negative_int, whole_number
 from util.command_line import Parser
 from util.errors import UserError
 
-# The published training of each layout.
-TRAINING_DEFAULTS = {
-    "market": {"batchSize": 16, "niter": 60000, "lambda_rec": 10.0},
-    "fashion": {"batchSize": 1, "niter": 80000, "lambda_rec": 50.0},
-}
-WITHOUT_AUGMENTATION = {"angle": 0.0, "shift": 0.0, "scale": (1.0, 1.0)}
 BETAS = (0.5, 0.999)
 IMAGE_CHANNELS = 3
-
-
-def layout_name(options: argparse.Namespace) -> str | None:
-    """Name of the layout that the options choose; None where they leave it open."""
-    fitting = (name for name, layout in LAYOUTS.items() if layout.size == options.load_size)
-    return options.layout or next(fitting, None)
 
 
 def reconstruction_losses(image: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +62,7 @@ class PG2Model(BaseModel):
     network_options = "--layout, --load_size, --conv_hidden_num, --z_num and --ndf"
     training_shapes = ("ndf",)
     size_bound = "the fully connected layers of G1 and D"
+    preset = PG2
     needs_body_mask = True
 
     @staticmethod
@@ -111,10 +101,9 @@ class PG2Model(BaseModel):
         group.add_argument(
             "--conv_hidden_num",
             type=channels,
-            default=128,
             help="width of the generators' first level",
         )
-        group.add_argument("--z_num", type=channels, default=64, help="width of G1's bottleneck")
+        group.add_argument("--z_num", type=channels, help="width of G1's bottleneck")
         if not is_train:
             group.add_argument(
                 "--stage",
@@ -124,16 +113,13 @@ class PG2Model(BaseModel):
                 help="1: the coarse pictures of G1 alone, which is all that stage 1 has trained",
             )
             return
-        group.add_argument(
-            "--ndf", type=channels, default=64, help="width of the discriminator's first layer"
-        )
+        group.add_argument("--ndf", type=channels, help="width of the discriminator's first layer")
         group.add_argument(
             "--stage1_steps",
             type=non_negative_int,
-            default=22000,
             help="iterations that train G1 alone, before those of G2 and D",
         )
-        group.add_argument("--lr", type=learning_rate, default=2e-5, help="learning rate of Adam")
+        group.add_argument("--lr", type=learning_rate, help="learning rate of Adam")
         group = parser.add_argument_group("loss weights")
         group.add_argument(
             "--lambda_rec",
@@ -142,17 +128,15 @@ class PG2Model(BaseModel):
         )
 
     @staticmethod
-    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
-        """Discs for poses, and the published settings to train."""
-        if not is_train:
-            return {"pose_encoding": "disc"}
-        training = TRAINING_DEFAULTS.get(layout_name(given), {})
-        return {"pose_encoding": "disc", **WITHOUT_AUGMENTATION, **training}
+    def preset_name(given: argparse.Namespace) -> str | None:
+        """The layout that the options choose; None where they leave it open."""
+        fitting = (name for name, layout in LAYOUTS.items() if layout.size == given.load_size)
+        return given.layout or next(fitting, None)
 
     @staticmethod
     def check_options(options: argparse.Namespace) -> None:
         """Choose the layout, and check that its networks can halve the images."""
-        options.layout = layout_name(options)
+        options.layout = PG2Model.preset_name(options)
         height, width = options.load_size
         if options.layout is None:
             raise UserError(

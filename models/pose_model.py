@@ -12,25 +12,27 @@ from models.initialisation import init_weights
 from models.losses.adversarial import MODES, AdversarialLoss, gradient_penalty
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
 from models.operators.local_attention import recorded_attention
+from models.presets import POSE
 from util.argument_types import boolean, loss_weight, positive_int, real_number
 from util.checkpoints import LoadReport
 from util.command_line import Parser
 
 IMAGE_LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
-LOSS_WEIGHTS = (
-    ("--lambda_rec", 5.0, "L1 to the target"),
-    ("--lambda_g", 2.0, "adversarial"),
-    ("--lambda_correct", 5.0, "sampling correctness"),
-    ("--lambda_style", 500.0, "Gram matrices of VGG19"),
-    ("--lambda_content", 0.5, "features of VGG19"),
-    ("--lambda_regularization", 0.0025, "affine regularity"),
-)
+LOSS_WEIGHTS = {
+    "rec": "L1 to the target",
+    "g": "adversarial",
+    "correct": "sampling correctness",
+    "style": "Gram matrices of VGG19",
+    "content": "features of VGG19",
+    "regularization": "affine regularity",
+}
 
 
 class PoseModel(GFLAModel):
     """Generates the person in the target pose; starts from stage 1's flow estimator."""
 
     earlier_stage = "poseflownet"
+    preset = POSE
     training_shapes = ("dis_layers", "use_spect_d")
 
     @staticmethod
@@ -40,11 +42,10 @@ class PoseModel(GFLAModel):
         if not is_train:
             return
         group = parser.add_argument_group("discriminator")
-        group.add_argument("--gan_mode", choices=MODES, default="lsgan", help="adversarial loss")
+        group.add_argument("--gan_mode", choices=MODES, help="adversarial loss")
         group.add_argument(
             "--ratio_g2d",
             type=real_number(0, 1000),
-            default=0.1,
             help="learning rate of D over that of G",
         )
         group.add_argument(
@@ -57,12 +58,11 @@ class PoseModel(GFLAModel):
             type=boolean,
             nargs="?",
             const=True,
-            default=True,
             help="spectral normalisation in the discriminator",
         )
         group = parser.add_argument_group("loss weights")
-        for name, default, text in LOSS_WEIGHTS:
-            group.add_argument(name, type=loss_weight, default=default, help=text)
+        for name, text in LOSS_WEIGHTS.items():
+            group.add_argument(f"--lambda_{name}", type=loss_weight, help=text)
 
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:

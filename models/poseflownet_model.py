@@ -8,18 +8,18 @@ from models.base_model import Batch, Prediction
 from models.gfla.base import GFLAModel
 from models.gfla.flow_estimator import FlowGenerator
 from models.initialisation import init_weights
+from models.presets import POSEFLOWNET
 from util.argument_types import loss_weight
 from util.command_line import Parser
 from util.flow import resize_flow, warp
 
-LOSS_WEIGHTS = (
-    ("--lambda_correct", 20.0, "sampling correctness"),
-    ("--lambda_regularization", 0.01, "affine regularity"),
-)
+LOSS_WEIGHTS = {"correct": "sampling correctness", "regularization": "affine regularity"}
 
 
 class PoseFlowNetModel(GFLAModel):
     """Learns flow fields from the sampling-correctness and regularity losses."""
+
+    preset = POSEFLOWNET
 
     @staticmethod
     def add_options(parser: Parser, is_train: bool) -> None:
@@ -27,8 +27,8 @@ class PoseFlowNetModel(GFLAModel):
         GFLAModel.add_options(parser, is_train)
         if is_train:
             group = parser.add_argument_group("loss weights")
-            for name, default, text in LOSS_WEIGHTS:
-                group.add_argument(name, type=loss_weight, default=default, help=text)
+            for name, text in LOSS_WEIGHTS.items():
+                group.add_argument(f"--lambda_{name}", type=loss_weight, help=text)
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data import dataset_names, find_dataset
-from models import find_model, model_names
+from data import PairDataset, dataset_names, find_dataset
+from models import BaseModel, find_model, model_names
 from options.test_options import add_test_options
 from options.train_options import add_train_options, check_train_options
 from util.argument_types import folder_name, non_negative_int
@@ -105,13 +105,14 @@ def build_parser(
     model.add_options(parser, is_train)
     dataset.add_options(parser, is_train)
     parser.set_defaults(model=usual_model)
-    _set_part_defaults(parser, (dataset, model), arguments, is_train)
+    _set_part_defaults(parser, dataset, model, arguments, is_train)
     if record:
         recorded = _recorded_values(parser, record, folder, chosen)
         usual = {name: parser.get_default(name) for name in recorded}
-        parser.set_defaults(**recorded)  # twice: other defaults may depend on them
-        _set_part_defaults(parser, (dataset, model), arguments, is_train)
-        parser.set_defaults(**recorded)
+        path = str(folder / FILE_NAME)
+        parser.set_defaults_from(path, recorded)  # twice: other defaults may depend on them
+        _set_part_defaults(parser, dataset, model, arguments, is_train)
+        parser.set_defaults_from(path, recorded)
         parser.check = partial(_check_against_record, folder, recorded, usual)
     # Last, so that reading the command line above does not answer it, and it shows those defaults.
     parser.add_argument("-h", "--help", action="help", help="show this help message and exit")
@@ -127,11 +128,24 @@ def folder_to_load(options: argparse.Namespace, is_train: bool) -> Path | None:
 
 
 def _set_part_defaults(
-    parser: Parser, parts: tuple[Any, ...], arguments: list[str] | None, is_train: bool
+    parser: Parser,
+    dataset: type[PairDataset],
+    model: type[BaseModel],
+    arguments: list[str] | None,
+    is_train: bool,
 ) -> None:
-    for part in parts:
-        given, _ = parser.parse_known_args(arguments)
-        parser.set_defaults(**part.option_defaults(given, is_train))
+    """Take the defaults that the data set and then the model have for the options given."""
+    given, _ = parser.parse_known_args(arguments)
+    sizes = {"load_size": dataset.default_load_size, "old_size": dataset.default_old_size}
+    values = {**sizes, **dataset.option_defaults(given, is_train)}
+    parser.set_defaults_from(f"data set {given.dataset_mode}", values)
+    given, _ = parser.parse_known_args(arguments)
+    name = model.preset_name(given)
+    values = model.preset.values(name)
+    if not is_train:  # what only training has would be another thing of the same name here
+        values = {key: values[key] for key in weight_options(given.model) if key in values}
+    origin = f"preset {given.model}" + (f", {name}" if name else "")
+    parser.set_defaults_from(origin, values)
 
 
 def _recorded_values(
@@ -208,14 +222,13 @@ def weight_options(model: str) -> list[str]:
     A model's own options that training and testing share shape its networks.
     """
 
-    def names(is_train: bool) -> list[str]:
+    def names(is_train: bool) -> set[str]:
         parser = Parser(add_help=False)
-        common = {action.dest for action in parser._actions}
+        common = parser.names()
         find_model(model).add_options(parser, is_train)
-        return [action.dest for action in parser._actions if action.dest not in common]
+        return parser.names() - common
 
-    shared = set(names(is_train=False))
-    shapes = [name for name in names(is_train=True) if name in shared]
+    shapes = sorted(names(is_train=False) & names(is_train=True))
     return [*INPUT_OPTIONS, *shapes, *find_model(model).training_shapes]
 
 
@@ -225,7 +238,7 @@ def _explain_unknown(chosen: argparse.Namespace, is_train: bool, flag: str) -> s
     def has(add_options: Callable[[Parser], object]) -> bool:
         parser = Parser(add_help=False)
         add_options(parser)
-        return flag in parser._option_string_actions
+        return parser.takes(flag)
 
     for train in (is_train, not is_train):
         is_other = train != is_train
@@ -259,13 +272,16 @@ def build_test_parser(arguments: list[str] | None = None) -> Parser:
 
 
 def parse_train_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line of train.py.
+    """Read the command line of train.py; with --dry_run, say where every value is from.
 
     Raises:
         UserError: unknown, malformed or contradictory options.
     """
-    options = _finished(build_train_parser(arguments).parse_all(arguments), is_train=True)
+    parser = build_train_parser(arguments)
+    options = _finished(parser.parse_all(arguments), is_train=True)
     check_train_options(options)
+    if options.dry_run:
+        print("\n".join(parser.origin_lines(options, arguments)))
     return options
 
 

@@ -15,9 +15,9 @@ from util.files import LARGEST_TEXT, regular_file
 
 # Options that leave the trained weights as they would be, or that are told in other lines.
 _UNTOLD = frozenset([
-    "debug", "is_train", "name", "model", "checkpoints_dir", "which_iter", "continue_train",
-    "init_from", "from_scratch", "gpu_ids", "nThreads", "seed", "batchSize", "serial_batches",
-    "iter_count", "init_type", "print_freq", "display_freq", "save_latest_freq",
+    "debug", "is_train", "dry_run", "name", "model", "checkpoints_dir", "which_iter",
+    "continue_train", "init_from", "from_scratch", "gpu_ids", "nThreads", "seed", "batchSize",
+    "serial_batches", "iter_count", "init_type", "print_freq", "display_freq", "save_latest_freq",
     "save_iters_freq", "eval_iters_freq", "eval_pairs", "no_html", "keep_checkpoints",
     "save_failure", "skip_nonfinite", "display_backend", "display_id", "display_server",
     "display_port", "display_env", "display_winsize", "display_single_pane_ncols",

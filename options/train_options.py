@@ -26,7 +26,7 @@ def add_train_options(parser: Parser) -> None:
     """Add what only training needs."""
     group = parser.add_argument_group("training")
     group.add_argument("--phase", default="train", help="which part of the data set to train on")
-    group.add_argument("--batchSize", type=positive_int, default=8, help="pairs per iteration")
+    group.add_argument("--batchSize", type=positive_int, help="pairs per iteration")
     group.add_argument(
         "--continue_train",
         action="store_true",
@@ -45,12 +45,16 @@ def add_train_options(parser: Parser) -> None:
         help="train stage 2 without a stage 1, though --name holds one, which is moved aside",
     )
     group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="say where every value is from and what would be trained, and stop",
+    )
+    group.add_argument(
         "--iter_count", type=positive_int, default=1, help="number of the first iteration"
     )
     group.add_argument(
         "--niter",
         type=non_negative_int,
-        default=5000000,
         help="iterations at the full learning rate",
     )
     group.add_argument(

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from models.pg2.layouts import LAYOUTS, build_networks
 from models.pg2.tensorflow_names import Rearrange, tensorflow_weights
-from models.pg2_model import IMAGE_CHANNELS, TRAINING_DEFAULTS
+from models.pg2_model import IMAGE_CHANNELS
+from models.presets import PG2
 from util.argument_types import folder_name
 from util.checkpoints import save_checkpoint
 from util.command_line import Parser, as_arguments
@@ -276,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     run |= {"model": "pg2", "dataset_mode": converted.layout}
     print(f"generate: python test.py {as_arguments(run)}")
     run["iter_count"] = (converted.iteration or 0) + 1
-    published = TRAINING_DEFAULTS[converted.layout]["niter"]
+    published = PG2.values(converted.layout)["niter"]
     if run["iter_count"] > published:
         run["niter"] = converted.iteration + published
     print(f"train on, with fresh optimisers: python train.py {as_arguments(run)} --continue_train")

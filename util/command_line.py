@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import itertools
 import os
 import re
 import shlex
@@ -43,6 +44,7 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         explain_unknown: given a flag that this parser does not know, says whose it is, or None.
         check: called by `parse_all` with the options; raises UserError for what they contradict.
+        origins: where defaults come from that `set_defaults_from` has set, by the option's name.
     """
 
     in_use: ClassVar["Parser | None"] = None  # the one whose options the program runs with
@@ -52,6 +54,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
         self.explain_unknown: Callable[[str], str | None] = lambda flag: None
         self.check: Callable[[argparse.Namespace], None] = lambda options: None
+        self.origins: dict[str, str] = {}
         self.add_argument(
             DEBUG, action="store_true", help="show where in the program an error arose, too"
         )
@@ -62,37 +65,79 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always; `message` names the option.
         """
-        raise UserError(" ".join(message.split()))
+        message = " ".join(message.split())
+        if lacking := re.match(r"argument (\S+): expected", message):
+            for flag, word in itertools.pairwise(self._words):
+                if flag in lacking[1].split("/") and word.startswith("-"):
+                    written = shlex.quote(f"{flag}={word}")
+                    message += f"; if {word!r} is meant, write {written}"
+        raise UserError(message)
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, which takes `--option=--` for an option with the value [].
+        """As argparse's; no value is empty, or `--`, which it would take for [].
 
         Raises:
             UserError: a value that does not fit its option.
         """
         self._words = list(sys.argv[1:] if args is None else args)
-        for text in self._words:
-            if text.startswith("-") and text.endswith("=--"):
-                self.error(f"argument {text.removesuffix('=--')}: '--' is no value")
+        flag = ""
+        for word in self._words:
+            if word.startswith("--"):
+                flag, has_value, value = word.partition("=")
+            else:
+                has_value, value = True, word
+            if has_value and (problem := _problem_of(value)):
+                self.error(f"argument {flag or repr(value[:40])}: {problem}")
         return super().parse_known_args(args, namespace)
 
-    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
-        try:
-            return super()._match_argument(action, arg_strings_pattern)
-        except argparse.ArgumentError as error:
-            if arg_strings_pattern.startswith("O"):  # a letter for each word that is left
-                word = self._words[-len(arg_strings_pattern)]
-                written = shlex.quote(f"{action.option_strings[0]}={word}")
-                error.message += f"; if {word!r} is meant, write {written}"
-            raise
+    def set_defaults_from(self, origin: str, values: Mapping[str, Any]) -> None:
+        """As `set_defaults` of those options that the parser has; `origin` says whose they are."""
+        names = self.names()
+        known = {name: value for name, value in values.items() if name in names}
+        self.set_defaults(**known)
+        self.origins.update(dict.fromkeys(known, origin))
 
-    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
-        problem = _problem_of(arg_string, action.required)
-        if problem:
-            raise argparse.ArgumentError(action, problem)
-        return super()._get_value(action, arg_string)
+    def names(self) -> set[str]:
+        """Names under which the options' values are found."""
+        return set(vars(self.parse_known_args([])[0]))
+
+    def flags(self) -> list[str]:
+        """All options as they are written, aliases apart."""
+        return re.findall(r"--\w+", self.format_usage())
+
+    def takes(self, flag: str) -> bool:
+        """Whether the parser has an option of this spelling."""
+        try:
+            _, unknown = self.parse_known_args([flag])
+        except UserError:  # it wants a value
+            return True
+        return flag not in unknown
+
+    def origin_lines(
+        self, options: argparse.Namespace, arguments: Sequence[str] | None
+    ) -> list[str]:
+        """A line for every option: its value, and where that is from.
+
+        Args:
+            options: as the program uses them.
+            arguments: the command line that they are from.
+        """
+        usual, _ = self.parse_known_args([])
+        unset = argparse.Namespace(**dict.fromkeys(vars(usual), self))
+        given, _ = self.parse_known_args(arguments, unset)
+        lines = []
+        for name, value in sorted(vars(options).items()):
+            if name not in usual:
+                continue
+            origin = self.origins.get(name, "default")
+            if getattr(given, name) is not self:
+                origin = "command line"
+            elif value != getattr(usual, name):
+                origin = "follows from the others"
+            lines.append(f"{name:<26} {as_argument(value):<24}  {origin}")
+        return lines
 
     def parse_all(self, arguments: list[str] | None = None) -> argparse.Namespace:
         """Parse and refuse unknown options, naming the nearest known one.
@@ -127,7 +172,7 @@ class Parser(argparse.ArgumentParser):
         def letters(name: str) -> str:
             return name.replace("-", "").replace("_", "").lower()
 
-        known = {letters(name): name for action in self._actions for name in action.option_strings}
+        known = {letters(name): name for name in self.flags()}
         got = letters(flag)
         begun = sorted((n for n in known if len(got) > 2 and n.startswith(got)), key=len)
         # 0.8: at 0.6, which is usual, --results_dir is taken for --checkpoints_dir.
@@ -135,10 +180,12 @@ class Parser(argparse.ArgumentParser):
         return known[nearest[0]] if nearest else None
 
 
-def _problem_of(text: str, is_required: bool) -> str | None:
+def _problem_of(text: str) -> str | None:
     """What keeps a text from being a value of any option: none is empty, many are paths."""
     if not text.strip():
-        return "the value is empty: give one" + ("" if is_required else ", or leave it out")
+        return "the value is empty: give one"
+    if text == "--":
+        return "'--' is no value"
     if "\0" in text:
         return "the value holds a byte of zero"
     lengths = [len(os.fsencode(part)) for part in re.split("[/,]", text)]  # of names, or of a list
@@ -231,7 +278,7 @@ def _interrupt_as_usual() -> None:
 
 
 def _memory_hint() -> str:
-    known = Parser.in_use._option_string_actions if Parser.in_use else {}
+    known = Parser.in_use.flags() if Parser.in_use else []
     fixes = [fix for option, fix in _LESS_MEMORY.items() if option in known]
     return f": try {', or '.join(fixes)}" if fixes else ": end other programs, or use less data"
 

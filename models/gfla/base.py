@@ -6,60 +6,24 @@ Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVP
 import argparse
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from data.augmentation import MARKET_AUGMENTATION, Augmentation
 from models.base_model import BaseModel, Batch
-from models.gfla.generator import check_attention
 from models.initialisation import INIT_TYPES
 from models.losses.correctness import correctness_loss
 from models.losses.regularity import regularity_loss
 from models.losses.vgg import VGG19Features
+from models.presets import SIZES
 from util.argument_types import boolean, learning_rate
-from util.command_line import Parser
+from util.command_line import Parser, as_argument
 from util.device import AMP_TYPES
 from util.errors import UserError
 
-
-@dataclass(frozen=True)
-class Preset:
-    """The published settings for images of one size.
-
-    Attributes:
-        size: (height, width) of the images.
-        attn_layer: layers with local attention, 1/2^L of the image.
-        kernel_size: their windows.
-        dis_layers: blocks of the discriminator.
-        augmentation: of training.
-    """
-
-    size: tuple[int, int]
-    attn_layer: tuple[int, ...]
-    kernel_size: Mapping[int, int]
-    dis_layers: int
-    augmentation: Augmentation
-
-
-PRESETS = {
-    "fashion": Preset((256, 256), (2, 3), {2: 5, 3: 3}, 4, Augmentation()),
-    "market": Preset((128, 64), (2,), {2: 3}, 3, MARKET_AUGMENTATION),
-}
 SIZE_STEP = 32  # images must be divisible by it
 GENERATOR_LAYERS = 3  # stages of the source and target networks; attention lives at layers 1 to 3
-
-
-def preset_name(options: argparse.Namespace) -> str | None:
-    """Whose published settings hold: those for --load_size, at other sizes the data set's own.
-
-    None where the data set has no name among PRESETS, as records have not.
-    """
-    fitting = (name for name, preset in PRESETS.items() if preset.size == options.load_size)
-    named = options.dataset_mode if options.dataset_mode in PRESETS else None
-    return next(fitting, named)
 
 
 def _layers(text: str) -> list[int]:
@@ -80,6 +44,27 @@ def _kernel_sizes(text: str) -> dict[int, int]:
     if len(sizes) < len(pairs):
         raise argparse.ArgumentTypeError(f"got a layer twice in '{text}'")
     return sizes
+
+
+def _check_attention(layers: list[int] | None, sizes: dict[int, int] | None) -> None:
+    """Raise UserError unless these are layers of the generator, each with an odd window."""
+    example = "as in --attn_layer=2,3 --kernel_size=2=5,3=3"
+    if layers is None or sizes is None or set(layers) != set(sizes):
+        got = " and ".join(
+            "nothing" if one is None else as_argument(one) for one in (layers, sizes)
+        )
+        raise UserError(
+            f"--attn_layer, --kernel_size: got {got}: give both, with the same layers, {example}"
+        )
+    if len(set(layers)) != len(layers):
+        raise UserError(f"--attn_layer: got a layer twice in {as_argument(layers)}")
+    for layer, size in sizes.items():
+        if not 1 <= layer <= GENERATOR_LAYERS:
+            raise UserError(f"--attn_layer: got {layer}, layers are 1 to {GENERATOR_LAYERS}")
+        if size < 3 or size % 2 == 0:
+            raise UserError(
+                f"--kernel_size: got {size} for layer {layer}, expected an odd number from 3 on"
+            )
 
 
 class GFLAModel(BaseModel):
@@ -112,15 +97,12 @@ class GFLAModel(BaseModel):
             type=boolean,
             nargs="?",
             const=True,
-            default=False,
             help="spectral normalisation in the generator",
         )
         if not is_train:
             return
-        group.add_argument(
-            "--init_type", choices=tuple(INIT_TYPES), default="orthogonal", help="how weights start"
-        )
-        group.add_argument("--lr", type=learning_rate, default=1e-4, help="learning rate of Adam")
+        group.add_argument("--init_type", choices=tuple(INIT_TYPES), help="how weights start")
+        group.add_argument("--lr", type=learning_rate, help="learning rate of Adam")
         group.add_argument(
             "--vgg_weights",
             default="imagenet",
@@ -134,26 +116,16 @@ class GFLAModel(BaseModel):
         )
 
     @staticmethod
-    def option_defaults(given: argparse.Namespace, is_train: bool) -> dict[str, Any]:
-        """The published augmentation."""
-        preset = PRESETS.get(preset_name(given))
-        return vars(preset.augmentation) if is_train and preset else {}
-
-    @staticmethod
     def check_options(options: argparse.Namespace) -> None:
-        """Take the published settings where none are given; check the attention's."""
-        preset = PRESETS.get(preset_name(options))
+        """Check the sizes of image and attention, which other sizes than published have not."""
         at_size = f"--load_size={','.join(map(str, options.load_size))} is neither published size"
         if options.attn_layer is None and options.kernel_size is None:
-            if preset is None:
-                depth = " --dis_layers=4" if hasattr(options, "dis_layers") else ""
-                raise UserError(
-                    f"--attn_layer, --kernel_size: {at_size} (256,256 and 128,64); give them, as "
-                    f"in --attn_layer=2,3 --kernel_size=2=5,3=3{depth}"
-                )
-            options.attn_layer = list(preset.attn_layer)
-            options.kernel_size = dict(preset.kernel_size)
-        check_attention(options.attn_layer, options.kernel_size, GENERATOR_LAYERS)
+            depth = " --dis_layers=4" if hasattr(options, "dis_layers") else ""
+            raise UserError(
+                f"--attn_layer, --kernel_size: {at_size} (256,256 and 128,64); give them, as "
+                f"in --attn_layer=2,3 --kernel_size=2=5,3=3{depth}"
+            )
+        _check_attention(options.attn_layer, options.kernel_size)
         if any(side < 64 or side % SIZE_STEP for side in options.load_size):
             raise UserError(
                 f"--load_size: got {','.join(map(str, options.load_size))}, expected multiples of "
@@ -166,11 +138,9 @@ class GFLAModel(BaseModel):
                     f"{' by '.join(str(side >> layer) for side in options.load_size)} pixels"
                 )
         if getattr(options, "dis_layers", 0) is None:
-            if preset is None:
-                raise UserError(
-                    f"--dis_layers: {at_size}; give it (4 is that of 256,256, 3 that of 128,64)"
-                )
-            options.dis_layers = preset.dis_layers
+            raise UserError(
+                f"--dis_layers: {at_size}; give it (4 is that of 256,256, 3 that of 128,64)"
+            )
         if not min(options.load_size) >> getattr(options, "dis_layers", 0):
             raise UserError(
                 f"--dis_layers: {options.dis_layers} blocks halve the image to nothing; give "
@@ -223,8 +193,8 @@ class GFLAModel(BaseModel):
     @staticmethod
     def notes(options: argparse.Namespace) -> list[str]:
         """Say when the size brings another data set's settings; when the loss network is random."""
-        lines, preset = [], preset_name(options)
-        if options.dataset_mode in PRESETS and preset != options.dataset_mode:
+        lines, preset = [], BaseModel.preset_name(options)
+        if options.dataset_mode in SIZES and preset != options.dataset_mode:
             lines.append(
                 f"--load_size={','.join(map(str, options.load_size))}: attention, discriminator "
                 f"and augmentation are {preset}'s unless given, for they follow the size"

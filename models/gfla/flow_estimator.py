@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from models.gfla.blocks import DecoderBlock, EncoderBlock, JumpBlock, stage_channels
-from util.errors import UserError
 
 
 class FlowEstimator(nn.Module):
@@ -27,7 +26,7 @@ class FlowEstimator(nn.Module):
         use_spect: spectral norm on every convolution of the blocks.
 
     Raises:
-        UserError: a layer outside that range, or none at all.
+        ValueError: a layer outside that range, or none at all.
     """
 
     def __init__(
@@ -42,10 +41,7 @@ class FlowEstimator(nn.Module):
     ) -> None:
         super().__init__()
         if not attn_layer or not all(1 <= layer < encoder_layers for layer in attn_layer):
-            raise UserError(
-                f"--attn_layer: got {','.join(map(str, attn_layer)) or 'nothing'}, "
-                f"expected layers between 1 and {encoder_layers - 1}, such as 2,3"
-            )
+            raise ValueError(f"attn_layer {attn_layer}: expected some of 1 to {encoder_layers - 1}")
         self.encoder_layers = encoder_layers
         self.decoder_layers = encoder_layers - min(attn_layer)
         # Decoder i ends at layer encoder_layers - 1 - i.

@@ -16,7 +16,6 @@ from models.gfla.blocks import (
 )
 from models.gfla.flow_estimator import FlowEstimator
 from models.operators.local_attention import LocalAttention
-from util.errors import UserError
 
 
 class SourceEncoder(nn.Module):
@@ -82,7 +81,7 @@ class TargetGenerator(nn.Module):
         use_spect: spectral norm on every convolution of the blocks.
 
     Raises:
-        UserError: a layer outside that range, or without a valid kernel size.
+        ValueError: a layer outside that range, or without a valid kernel size.
     """
 
     def __init__(
@@ -97,7 +96,12 @@ class TargetGenerator(nn.Module):
         use_spect: bool = False,
     ) -> None:
         super().__init__()
-        check_attention(attn_layer, kernel_size, layers)
+        fits = all(1 <= layer <= layers and kernel_size[layer] % 2 for layer in kernel_size)
+        if not fits or sorted(attn_layer) != sorted(kernel_size):
+            raise ValueError(
+                f"attn_layer {attn_layer} and kernel_size {kernel_size}: expected the same layers, "
+                f"of 1 to {layers}, with odd sizes"
+            )
         self.layers = layers
         self.attn_layer = tuple(attn_layer)
 
@@ -153,26 +157,6 @@ class TargetGenerator(nn.Module):
         return self.outconv(x)
 
 
-def check_attention(
-    attn_layer: Sequence[int] | None, kernel_size: Mapping[int, int] | None, layers: int
-) -> None:
-    """Raise UserError unless attention layers are in 1 … `layers`, each with an odd kernel size."""
-    if not attn_layer or not kernel_size or set(attn_layer) != set(kernel_size):
-        raise UserError(
-            f"--attn_layer and --kernel_size must name the same layers, got {attn_layer} and "
-            f"{kernel_size}; as in --attn_layer=2,3 --kernel_size=2=5,3=3"
-        )
-    if len(set(attn_layer)) != len(attn_layer):
-        raise UserError(f"--attn_layer: got a layer twice in {attn_layer}")
-    for layer, size in kernel_size.items():
-        if not 1 <= layer <= layers:
-            raise UserError(f"--attn_layer: got {layer}, layers are 1 to {layers}")
-        if size < 3 or size % 2 == 0:
-            raise UserError(
-                f"--kernel_size: got {size} for layer {layer}, expected an odd number from 3 on"
-            )
-
-
 class PoseGenerator(nn.Module):
     """Generates the source person in the target pose (Ren et al., CVPR 2020, section 3).
 
@@ -187,7 +171,7 @@ class PoseGenerator(nn.Module):
         use_spect: spectral norm on every convolution of the blocks.
 
     Raises:
-        UserError: `attn_layer` or `kernel_size` do not fit the network.
+        ValueError: `attn_layer` or `kernel_size` do not fit the network.
     """
 
     def __init__(

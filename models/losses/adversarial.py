@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from util.errors import UserError
-
 MODES = ("lsgan", "hinge", "wgan-gp")
 
 
@@ -23,12 +21,12 @@ class AdversarialLoss:
         mode: lsgan, hinge or wgan-gp.
 
     Raises:
-        UserError: `mode` is unknown.
+        ValueError: `mode` is unknown.
     """
 
     def __init__(self, mode: str) -> None:
         if mode not in MODES:
-            raise UserError(f"--gan_mode: got {mode}, expected one of {', '.join(MODES)}")
+            raise ValueError(f"got mode {mode}, expected one of {', '.join(MODES)}")
         self.mode = mode
 
     def discriminator_real(self, logits: Tensor) -> Tensor:

@@ -29,7 +29,6 @@ from tests.support.golden_formula import (
     input_normal,
     statistics,
 )
-from util.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +332,7 @@ def test_adversarial_by_hand(mode, discriminator, generator):
 
 def test_unknown_adversarial_kind():
     assert MODES == ("lsgan", "hinge", "wgan-gp")
-    with pytest.raises(UserError, match="--gan_mode: got vanilla, expected one of lsgan, hinge"):
+    with pytest.raises(ValueError, match="got mode vanilla, expected one of lsgan, hinge"):
         AdversarialLoss("vanilla")
 
 

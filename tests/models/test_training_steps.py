@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from models import create_model
+from models.schedule import seed_everything
 from options.base_options import parse_train_options
 from tests.support.golden_formula import fill_by_formula, golden, image_batch, pose_map, statistics
 from tests.support.helpers import MARKET, same, train_options
-from train import Trainer, seed_everything
+from train import Trainer
 
 LOSS_TOLERANCE = (
     {"rel": 1e-4, "abs": 2e-6},

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from models.base_model import NonFiniteError
+from models.schedule import seed_everything
 from options.base_options import parse_train_options
 from tests.programs.test_reliability import FLOW, PG2, POSE, checkpoint, places, succeed
 from tests.support.helpers import run_here, same
-from train import Trainer, seed_everything
+from train import Trainer
 
 STEPS = {  # options, the iteration, and the optimisers that step in it, in their order
     "pg2, stage 1": (PG2, 2, ["G1"]),

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from models import find_model
+from models import create_model, find_model
 from options.base_options import (
     build_test_parser,
     build_train_parser,
@@ -26,6 +26,7 @@ from tests.support.helpers import (
 )
 from tests.support.helpers import train_options as market_options
 from util.command_line import Parser, run_program
+from util.device import cpu_cores
 from util.errors import UserError
 from util.run.folder import options_text
 
@@ -269,10 +270,10 @@ def test_unknown_option_names_the_nearest(arguments, parts):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--attn_layer=2"], ["--kernel_size", "[2] and None"]),
-        (["--kernel_size=2=5"], ["--attn_layer", "None and {2: 5}"]),
-        (["--attn_layer=2,3", "--kernel_size=2=5"], ["--kernel_size", "[2, 3]", "{2: 5}"]),
-        (["--attn_layer=2", "--kernel_size=2=5,3=3"], ["--kernel_size", "[2]", "3: 3"]),
+        (["--attn_layer=2"], ["--kernel_size", "got 2 and 2=5,3=3: give both"]),
+        (["--kernel_size=2=5"], ["--attn_layer", "got 2,3 and 2=5: give both"]),
+        (["--attn_layer=2,3", "--kernel_size=2=5"], ["--kernel_size", "got 2,3 and 2=5"]),
+        (["--attn_layer=2", "--kernel_size=2=5,3=3"], ["--kernel_size", "got 2 and 2=5,3=3"]),
         (["--attn_layer=2", "--kernel_size=2=4"], ["--kernel_size", "4", "odd"]),
         (["--attn_layer=2", "--kernel_size=2=1"], ["--kernel_size", "got 1", "layer 2"]),
         (["--attn_layer=4", "--kernel_size=4=3"], ["--attn_layer", "4"]),
@@ -544,7 +545,7 @@ def test_a_package_that_is_missing_is_one_line(capsys, module, package, advice):
 @pytest.mark.parametrize(
     ("flag", "hint"),
     [
-        ("--gpu", "did you mean --gpu_id?"),
+        ("--gpu", "did you mean --gpu_ids?"),
         ("--continue", "did you mean --continue_train?"),
         ("--kernelsize", "did you mean --kernel_size?"),
         ("--data-root", "did you mean --dataroot?"),
@@ -558,6 +559,7 @@ def test_only_what_is_near_is_proposed(flag, hint):
         parse_train_options(["--name=a", flag])
 
 
+<<<<<<< HEAD
 def test_every_command_of_the_pages_has_options_that_exist():
     pages = [PROJECT / "README.md", PROJECT / "dataset/README.md", *(PROJECT / "docs").glob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
@@ -568,3 +570,45 @@ def test_every_command_of_the_pages_has_options_that_exist():
     for program, options in commands:
         parse = parse_train_options if program == "train" else parse_test_options
         parse(shlex.split(options, comments=True))
+=======
+def test_a_dry_run_says_where_values_are_from_and_writes_nothing(tiny_market, tmp_path):
+    arguments = [
+        *MARKET, f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path / 'runs'}",
+        "--vgg_weights=random", "--model=pose", "--lambda_rec=4", "--batchSize=3", "--niter=7",
+        "--dry_run",
+    ]  # fmt: skip
+    done = run_here("train.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = [re.split("  +", line, maxsplit=2) for line in done.stdout.splitlines()]
+    origins = {row[0]: row[1:] for row in rows if len(row) == 3}
+    assert origins["lambda_rec"] == ["4.0", "command line"]
+    assert origins["lambda_style"] == ["500.0", "preset pose, market"]
+    assert origins["kernel_size"] == ["2=3", "preset pose, market"]
+    assert origins["load_size"] == ["128,64", "data set market"]
+    assert origins["seed"] == ["0", "default"]
+    if cpu_cores() < 8:
+        assert origins["nThreads"] == [str(cpu_cores()), "follows from the others"]
+    parser = build_train_parser(arguments)
+    # The value of the CPU is empty.
+    assert origins.keys() == parser.names() - {"help", "gpu_ids"}
+    networks = create_model(parse_train_options(arguments)).networks
+    for name, network in networks.items():
+        count = sum(parameter.numel() for parameter in network.parameters())
+        assert f"network {name}: {count:,} parameters, on cpu" in done.stdout
+    assert "data: 12 pairs of " in done.stdout
+    assert f"iterations 1 to 7 of 3 pairs; records would be in {tmp_path}/runs/" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_names_the_record_of_the_run_it_would_go_on_with(tiny_market, tmp_path):
+    common = [*MARKET, "--model=pg2", "--name=p", f"--dataroot={tiny_market}"]
+    common += [f"--checkpoints_dir={tmp_path}"]
+    shapes = ["--ndf=4", "--conv_hidden_num=4", "--z_num=6", "--stage1_steps=1"]
+    assert run_here("train.py", *common, *shapes, "--niter=1", "--batchSize=2").returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = run_here("train.py", *common, "--continue_train", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    record = re.escape(str(tmp_path / "p" / "network.json"))
+    assert re.search(rf"^ndf +4 +{record}$", done.stdout, re.MULTILINE)
+    assert "iterations 2 to 60000 of 12 pairs" in done.stdout
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

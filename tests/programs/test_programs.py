@@ -17,6 +17,7 @@ from PIL import Image
 
 from models import create_model
 from models.checkpoints import load_for_training
+from models.schedule import learning_rate_factor
 from tests.conftest import test_pairs
 from tests.support.golden_formula import golden
 from tests.support.helpers import (
@@ -29,7 +30,6 @@ from tests.support.helpers import (
     save_file,
     train_options,
 )
-from train import learning_rate_factor
 from util.pair_names import pair_name
 
 LOSS_LINE = re.compile(

@@ -16,19 +16,16 @@ TOY = """
     import torch
     from torch import nn
     from models.base_model import BaseModel, Prediction
+    from models.presets import Preset
 
     class ToyModel(BaseModel):
         required_networks = ("painter",)
         needs_body_mask = True
+        preset = Preset({"pose_encoding": "disc", "niter": 2, "batchSize": 2})
 
         @staticmethod
         def add_options(parser, is_train):
             parser.add_argument("--toy_width", type=int, default=4, help="width")
-
-        @staticmethod
-        def option_defaults(given, is_train):
-            return {"pose_encoding": "disc", "angle": 0.0, "shift": 0.0,
-                    "scale": (1.0, 1.0), "niter": 2, "batchSize": 2} if is_train else {}
 
         def __init__(self, options):
             super().__init__(options)

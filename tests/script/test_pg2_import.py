@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.pg2.layouts import LAYOUTS, build_networks
 from models.pg2.tensorflow_names import tensorflow_weights
-from models.pg2_model import TRAINING_DEFAULTS
+from models.presets import PG2
 from script.import_pg2_checkpoint import convert_checkpoint, import_checkpoint, main
 from tests.support.helpers import PROJECT, assert_one_line_error, run_here, run_python, save_file
 from tests.support.tensorflow_files import golden_arrays, golden_checkpoint, write_checkpoint
@@ -188,7 +188,7 @@ def test_the_printed_commands_run_as_they_are(golden, tiny_market, tmp_path, cap
 
 def test_training_on_ends_after_the_iteration_it_begins_with(golden, tmp_path, capsys, monkeypatch):
     """The released checkpoints are of the last iteration of --niter."""
-    monkeypatch.setitem(TRAINING_DEFAULTS["market"], "niter", 5999)
+    monkeypatch.setitem(PG2.named["market"], "niter", 5999)
     main([str(golden), "--name=a", f"--checkpoints_dir={tmp_path}"])
     assert "--iter_count=6000 --niter=11998 --continue_train" in capsys.readouterr().out
 
