@@ -559,7 +559,6 @@ def test_only_what_is_near_is_proposed(flag, hint):
         parse_train_options(["--name=a", flag])
 
 
-<<<<<<< HEAD
 def test_every_command_of_the_pages_has_options_that_exist():
     pages = [PROJECT / "README.md", PROJECT / "dataset/README.md", *(PROJECT / "docs").glob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
@@ -570,7 +569,8 @@ def test_every_command_of_the_pages_has_options_that_exist():
     for program, options in commands:
         parse = parse_train_options if program == "train" else parse_test_options
         parse(shlex.split(options, comments=True))
-=======
+
+
 def test_a_dry_run_says_where_values_are_from_and_writes_nothing(tiny_market, tmp_path):
     arguments = [
         *MARKET, f"--dataroot={tiny_market}", f"--checkpoints_dir={tmp_path / 'runs'}",
