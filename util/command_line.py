@@ -136,7 +136,7 @@ class Parser(argparse.ArgumentParser):
                 origin = "command line"
             elif value != getattr(usual, name):
                 origin = "follows from the others"
-            lines.append(f"{name:<26} {as_argument(value):<24}  {origin}")
+            lines.append(f"{name:<26}  {as_argument(value):<24}  {origin}")
         return lines
 
     def parse_all(self, arguments: list[str] | None = None) -> argparse.Namespace:
