@@ -1,6 +1,6 @@
 """The benchmarks of speed run as a user runs them, at their smallest.
 
-Others are with what they measure: test_data_loading and test_reliability.
+That of data loading is with what it measures: test_data_loading.
 """
 
 import re

@@ -60,7 +60,7 @@ def trainer(data, root, *arguments):
 
 def test_no_kill_loses_more_than_the_save_it_hits():
     """At random moments, half of them aimed at saves; every iteration is saved."""
-    process = run_python("-m", "benchmarks.killed_training", "--kills=10")
+    process = run_python("-m", "tests.support.kills", "--kills=10")
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     last = process.stdout.splitlines()[-1]
     assert int(re.search(r"10 kills, (\d+) of them within a save", last)[1]) >= 1, last
@@ -68,7 +68,7 @@ def test_no_kill_loses_more_than_the_save_it_hits():
 
 def test_no_kill_of_another_program_leaves_half_an_output():
     process = run_python(
-        "-m", "benchmarks.killed_training", "--program=test", "--kills=3", "--iterations=13"
+        "-m", "tests.support.kills", "--program=test", "--kills=3", "--iterations=13"
     )
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     assert "test: 3 kills, 2 of them over another output" in process.stdout.splitlines()[-1]

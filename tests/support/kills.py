@@ -1,4 +1,4 @@
-"""Kill a program at random moments, again and again: python -m benchmarks.killed_training.
+"""Kill a program at random moments, again and again: python -m tests.support.kills.
 
 The training saves after every iteration. After each kill -9 its checkpoint is compared, bit for
 bit, with that of the same iteration of a run that nobody disturbed, and the run is continued. The
@@ -23,11 +23,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from data.tfrecord_dataset import TFRecordDataset
 from models import model_names
+from models.checkpoints import save_model
 from options.base_options import parse_test_options, parse_train_options
 from script.compare_runs.runs import read_run
 from script.convert_to_tfrecord.__main__ import main as convert_to_tfrecord
@@ -35,6 +37,7 @@ from script.make_synthetic_dataset.__main__ import main as make_synthetic_datase
 from script.metrics.__main__ import main as metrics
 from script.resize_dataset import main as resize_dataset
 from test import generate
+from tests.support.helpers import same
 from train import Trainer
 from util.argument_types import non_negative_int, positive_int, real_number
 from util.checkpoints import load_training_state, read_state_dict
@@ -56,35 +59,22 @@ MODELS = {
 
 def train(arguments: list[str], marks: int | None = None) -> int:
     """Train, writing `b<iteration>` before and `e<iteration>` after every save to a pipe."""
-    trainer = Trainer(parse_train_options(arguments))
-    save = trainer.model.save
 
-    def marked_save(folder: Path, label: str | int, iteration: int, *rest: object) -> None:
+    def marked_save(model: object, folder: Path, label: str, iteration: int, *rest: object) -> None:
         if marks is not None:
             os.write(marks, f"b{iteration}\n".encode())
-        save(folder, label, iteration, *rest)
+        save_model(model, folder, label, iteration, *rest)
         if marks is not None:
             os.write(marks, f"e{iteration}\n".encode())
 
-    trainer.model.save = marked_save
-    return trainer.run()
+    with mock.patch("models.checkpoints.save_model", marked_save):
+        return Trainer(parse_train_options(arguments)).run()
 
 
 def plain_files(folder: Path, label: str, networks: Iterable[str]) -> dict[str, dict]:
     """The plain network files that are there, by the network's key."""
     paths = {key: folder / f"{label}_net_{key}.pth" for key in networks}
     return {key: read_state_dict(path) for key, path in paths.items() if path.exists()}
-
-
-def same(first: object, second: object) -> bool:
-    """Whether two nested structures of tensors and values are bit for bit the same."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def started(action: Callable[[], int]) -> int:
@@ -291,7 +281,7 @@ def kill_program(name: str, kills: int, rng: random.Random, root: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 when nothing was lost."""
-    parser = Parser(prog="python -m benchmarks.killed_training", description=__doc__.split(":")[0])
+    parser = Parser(prog="python -m tests.support.kills", description=__doc__.split(":")[0])
     parser.add_argument("--program", choices=("train", *programs(Path())), default="train")
     parser.add_argument("--model", choices=MODELS, default="pg2")
     parser.add_argument("--kills", type=positive_int, default=50)
