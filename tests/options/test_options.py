@@ -559,6 +559,11 @@ def test_only_what_is_near_is_proposed(flag, hint):
         parse_train_options(["--name=a", flag])
 
 
+def test_options_of_another_family_are_refused():
+    with pytest.raises(UserError, match="--gan_mode is an option of --model=pose"):
+        parse_train_options(["--model=pg2", "--dataset_mode=market", "--gan_mode=lsgan"])
+
+
 def test_every_command_of_the_pages_has_options_that_exist():
     pages = [PROJECT / "README.md", PROJECT / "dataset/README.md", *(PROJECT / "docs").glob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)

@@ -15,7 +15,6 @@ from models.checkpoints import load_for_training, save_model
 from models.gfla.blocks import InstanceNorm, ReflectionPad, maybe_spectral_norm
 from models.losses.perceptual import gram_matrix
 from models.losses.vgg import VGG19Features
-from options.base_options import parse_train_options
 from tests.support.helpers import PROJECT, train_options
 from util import device
 from util.checkpoints import read_state_dict
@@ -216,11 +215,6 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     device.check_bfloat16(torch.device("cpu"))
 
 
-def test_another_family_refuses_options_it_does_not_have():
-    with pytest.raises(UserError, match="--amp is an option of --model=pose"):
-        parse_train_options(["--model=pg2", "--dataset_mode=market", "--amp=bf16"])
-
-
 @pytest.fixture
 def settings():
     """Puts the settings of the process back."""
@@ -234,10 +228,8 @@ def settings():
 
 def test_tf32_is_for_convolutions_alone(settings):
     set_up_device(train_options("--tf32=off"))
-    assert torch.backends.cudnn.conv.fp32_precision != "tf32"
     assert not torch.backends.cudnn.allow_tf32
     set_up_device(train_options())
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     assert torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
