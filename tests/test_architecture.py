@@ -1,6 +1,7 @@
 """The house has storeys: imports go down or stay on one, and never in a circle."""
 
 import ast
+import re
 
 import pytest
 
@@ -116,3 +117,19 @@ def test_nothing_executes_a_file_of_the_tests():
     assert calls
     for path, node in calls:
         assert "tests" not in ast.unparse(node), f"{path}, line {node.lineno}"
+
+
+def test_the_map_has_every_file_once():
+    text = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told, folder = [], ""
+    for line in text.split("## The map")[1].splitlines():
+        if heading := re.match(r"\S+/(?=\s|$)", line):
+            folder = heading[0]
+        elif name := re.match(r"\s*(\S+\.py)\s+\d+  \S", line):
+            told.append((folder if line.startswith(" ") else "") + name[1])
+    files = [
+        str(path.relative_to(PROJECT))
+        for name, path in modules_of(PROJECT).items()
+        if not name.startswith(("tests", "benchmarks")) and path.stat().st_size
+    ]
+    assert sorted(told) == sorted(files)
