@@ -9,33 +9,23 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def exact_inference() -> Iterator[None]:
-    """Inference mode with float32 arithmetic: no TF32 nor bfloat16, whatever the global settings.
+    """Inference mode with float32 arithmetic: no TF32 nor bfloat16, whatever was set before.
 
     cuDNN's convolutions use TF32 by default, which changes features in the fourth digit. The
     settings are put back as they were.
     """
-    backends = torch.backends
-    settings = (
-        backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul
-    )  # fmt: skip
-    before = [setting.fp32_precision for setting in settings]
+    # PyTorch's older switches: the newer ones (fp32_precision) came after the oldest version that
+    # is taken, and follow these.
+    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    convolutions = cudnn.allow_tf32
     try:
-        # PyTorch has an older switch for matrix products, and refuses to multiply on a GPU while
-        # the two disagree; reading it fails when they already do.
-        matmul = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        matmul = None
-    try:
+        cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
-        for setting in settings:
-            setting.fp32_precision = "ieee"
         with torch.inference_mode():
             yield
     finally:
-        if matmul is not None:
-            torch.set_float32_matmul_precision(matmul)
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+        torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32 = convolutions
 
 
 def check_pictures(pictures: Tensor) -> None:

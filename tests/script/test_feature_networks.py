@@ -15,7 +15,6 @@ from util.errors import UserError
 lpips = pytest.importorskip("lpips")
 torch_fidelity = pytest.importorskip("torch_fidelity")
 
-from script.metrics.exact_inference import exact_inference  # noqa: E402
 from script.metrics.inception import ImageNetInception, StandardInception  # noqa: E402
 from script.metrics.lpips_distance import LPIPSDistance  # noqa: E402
 
@@ -278,45 +277,29 @@ def test_networks_are_frozen_and_leave_no_trace(
         assert "(sha256 " in network.protocol and "not the published weights" in network.protocol
 
 
-def settings() -> list[str]:
-    backends = torch.backends
-    parts = backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul
-    return [part.fp32_precision for part in parts]
+def settings() -> tuple[bool, str]:
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 
 
 @pytest.mark.parametrize("matmul", ["highest", "high", "medium"])
 def test_float32_is_float32_and_the_settings_stay(distance, matmul):
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # PyTorch's own default
     before, seen = settings(), []
+    assert before == (True, "highest")  # PyTorch's own defaults
     hook = distance.networks["0_1"].lin0.register_forward_hook(
-        lambda *args: seen.append((settings(), torch.get_float32_matmul_precision()))
+        lambda *args: seen.append(settings())
     )
     try:
         torch.set_float32_matmul_precision(matmul)
-        chosen = settings()
         distance(pictures(1, 40, 40), pictures(1, 40, 40, 1))
-        assert seen == [(["ieee"] * 4, "highest")]
-        assert (settings(), torch.get_float32_matmul_precision()) == (chosen, matmul)
+        assert seen == [(False, "highest")]
+        assert settings() == (True, matmul)
         with pytest.raises(UserError):
             distance(pictures(1, 4, 4), pictures(1, 4, 4))
-        assert (settings(), torch.get_float32_matmul_precision()) == (chosen, matmul)
+        assert settings() == (True, matmul)
         assert not torch.is_inference_mode_enabled()
     finally:
         hook.remove()
         torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.fp32_precision = before[1]
-        torch.backends.mkldnn.matmul.fp32_precision = before[3]
-
-
-def test_settings_made_by_the_newer_switch_alone_stay_as_well():
-    before = settings()
-    try:
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        with exact_inference():
-            assert settings() == ["ieee"] * 4
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before[1]
 
 
 @pytest.mark.gpu
