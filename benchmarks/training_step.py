@@ -70,7 +70,7 @@ ROWS = {
 DIRECT = ("direct", "direct kept")
 # The CPU computes the same without them.
 ONLY_GPU = ("tf32 off", "no cudnn.benchmark", "deterministic")
-PG2_ROWS = ("default", *ONLY_GPU)  # it has no others
+GFLA_ROWS = (*DIRECT, "unfused")
 SMALL_BATCH = {"fashion": 2, "market": 4}
 GPU_BATCH = 8
 PARTS = (
@@ -129,8 +129,8 @@ class PartTimes:
         model = self.model
         with ExitStack() as stack:
             parts = {"G": "generator", "D": "discriminator"}
-            timed = {name: self.timed(parts.get(name, name), model.run) for name in model.networks}
-            run = mock.patch.object(model, "run", lambda name, *inputs: timed[name](name, *inputs))
+            runs = {name: self.timed(parts.get(name, name), model.run) for name in model.networks}
+            run = mock.patch.object(model, "run", lambda name, *inputs: runs[name](name, *inputs))
             stack.enter_context(run)
             if hasattr(model, "run_vgg"):
                 vgg = mock.patch.object(model, "run_vgg", self.timed("VGG", model.run_vgg))
@@ -191,7 +191,10 @@ def measure(case: Case) -> Measurement:
     with direct_networks() if is_direct else nullcontext():
         model = create_direct_model(options) if is_direct else create_model(options)
         loader = create_loader(
-            create_dataset(options), options.batchSize, training=True, device=model.device
+            create_dataset(options, pose_mask=model.needs_body_mask),
+            options.batchSize,
+            training=True,
+            device=model.device,
         )
         start, batches = time.perf_counter(), []
         for batch in loader:
@@ -351,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
             data = Path(folder) / "data"
             make_dataset(DatasetOptions(layout, 4, 3, flow=False), data)
             for stage in [options.stage] if options.stage else STAGES:
-                rows = [row for row in all_rows if row in PG2_ROWS or not stage.startswith("pg2")]
+                rows = [row for row in all_rows if row not in GFLA_ROWS or "pg2" not in stage]
                 if not rows:
                     continue
                 steps = f"{options.rounds} × {options.steps} steps"

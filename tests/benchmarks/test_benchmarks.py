@@ -64,8 +64,8 @@ def test_training_step():
 def test_training_step_of_pg2_has_the_rows_that_pg2_has():
     rows = rows_of(
         "benchmarks.training_step", "--stage", "pg2 coarse", "--layout", "market", "--no_parts",
-        "--batchSize", "1", "--rows", "default", "amp", "--warm_up", "0", "--steps", "1",
+        "--batchSize", "1", "--rows", "default", "unfused", "--warm_up", "0", "--steps", "1",
         "--rounds", "1",
     )  # fmt: skip
     assert float(rows["default"][0][2]) > 0
-    assert "amp" not in rows
+    assert "unfused" not in rows

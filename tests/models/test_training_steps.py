@@ -144,7 +144,7 @@ def test_other_seeds_train_other_networks(tiny_market, tmp_path):
              f"--name={number}"]
         )  # fmt: skip
         trainer = Trainer(options)
-        trainer.lock.release()
+        trainer.held.close()
         weights.append(trainer.model.networks["G1"].state_dict())
     assert same(weights[0], weights[2])
     assert not same(weights[0], weights[1])
